@@ -15,7 +15,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from sgagent.analysis.header_space import far_ends_by_class
-from sgagent.core.addresses import Ranges, common, joined, meets, sweep
+from sgagent.core.addresses import Ranges, common, joined, meets
 from sgagent.core.clauses import Clause
 from sgagent.core.conditions import NO_UNIT, NO_USER
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, Family, Policy
@@ -112,6 +112,42 @@ _Changes = Mapping[int, Bits]
 """By codes, the clauses that begin or end to match there."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """The numbers of a dimension at which clauses begin or end to match."""
+
+    at_first: Bits
+    """The clauses that match the first number, of those that match only some."""
+
+    following: Sequence[Bits]
+    """In order, the clauses that begin or end at each number after it."""
+
+    limited: Bits
+    """The clauses that match only some."""
+
+    def cut(self, bits: Bits) -> Iterator[Bits]:
+        """Yield the clauses of some that match each number."""
+        here = bits & ~self.limited | bits & self.at_first
+        yield here
+        for change in self.following:
+            if change & bits:
+                here ^= change & bits
+                yield here
+
+
+def _edges(clauses: Sequence[Clause], wanted: Callable[[Clause], Ranges | None], last: int) -> _Edges:
+    """Return the edges of clauses in a dimension."""
+    changes: dict[int, Bits] = {}
+    limited: Bits = 0
+    for place, clause in enumerate(clauses):
+        for first, end in joined(wanted(clause) or ()):
+            limited |= 1 << place
+            for edge in (first, end + 1):
+                changes[edge] = changes.get(edge, 0) ^ 1 << place
+    following = [bits for edge, bits in sorted(changes.items()) if 0 < edge <= last]
+    return _Edges(changes.get(0, 0), following, limited)
+
+
 @dataclass(frozen=True, eq=False)
 class Cells:
     """All cells of clauses, of which one at least matches everything."""
@@ -203,18 +239,14 @@ class Cells:
             return (bits,)
         if narrow not in self._known:
             parts = {narrow}
-            for wanted, last in _NARROWING:
-                parts = {
-                    part for one in parts for part in self._cut(one, wanted, last or self.family.last_address)
-                }
+            for edges in self._edges:
+                parts = {part for one in parts for part in edges.cut(one)}
             self._known[narrow] = sorted(parts)
         return [bits ^ narrow ^ part for part in self._known[narrow]]
 
-    def _cut(self, bits: Bits, wanted: Callable[[Clause], Ranges | None], last: int) -> Iterator[Bits]:
-        """Yield the clauses of some that match each number of a dimension."""
-        spans = {place: found for place in places_of(bits) if (found := wanted(self.clauses[place]))}
-        for _, _, here in sweep(spans.items(), last):
-            yield bits ^ bits_of(spans) ^ bits_of(here)
+    @cached_property
+    def _edges(self) -> Sequence[_Edges]:
+        return [_edges(self.clauses, wanted, last or self.family.last_address) for wanted, last in _NARROWING]
 
     def precedence(self, most: int | None = MOST_CELLS) -> Precedence:
         """Return which clauses meet; None looks at all cells, however many there are."""

@@ -170,7 +170,7 @@ def _first(
             continue
         if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
             continue
-        if not subject.search.allows(edits, subject.rules) or _ties(subject, edits):
+        if not subject.search.allows(len(edits) * subject.rules_of_a_try) or _ties(subject, edits):
             continue
         flows = _flows(subject, edits)
         is_right = bool(flows) is changes and all(map(is_meant, (*flows, *_later_flows(subject, edits))))

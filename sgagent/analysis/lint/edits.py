@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sgagent.analysis.compare import FlowChange, compare
@@ -87,13 +87,12 @@ class SearchBudget:
     is_cut: bool = False
     """Whether an edit was not tried."""
 
-    def allows(self, edits: Sized, rules: Sized) -> bool:
-        """Return whether edits may be tried on rules, and count them."""
-        pairs = len(edits) * len(rules)
-        if pairs > self.left:
+    def allows(self, rules: int) -> bool:
+        """Return whether edits may be tried that take a look at so many rules, and count these."""
+        if rules > self.left:
             self.is_cut = True
             return False
-        self.left -= pairs
+        self.left -= rules
         return True
 
 

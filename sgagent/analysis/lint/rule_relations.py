@@ -32,6 +32,12 @@ def _share_a_protocol(one: Protocols, other: Protocols) -> bool:
     return ALL_PROTOCOLS in one or ALL_PROTOCOLS in other or not set(one).isdisjoint(other)
 
 
+def is_narrow(rule: ResolvedRule) -> bool:
+    """Return whether a rule is for some source ports, near ends, users or units only."""
+    wanted = (rule.near_ends, rule.user, rule.units)
+    return not rule.source_ports.is_all or any(one is not None for one in wanted)
+
+
 def lies_within(one: ResolvedRule, other: ResolvedRule) -> bool:
     """Return whether all that a rule matches another one matches, and more besides."""
     return is_part(one, other) and not is_part(other, one)

@@ -13,7 +13,7 @@ from sgagent.analysis.lint.edits import MOST_TRIED, Fix, SearchBudget
 from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.removals import Removals, find_removals
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, key_of, ports_open_to_everyone
-from sgagent.analysis.lint.rule_relations import is_part, may_meet
+from sgagent.analysis.lint.rule_relations import is_narrow, is_part, may_meet
 from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
 from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
@@ -242,6 +242,12 @@ class LintSubject:
     def search(self) -> SearchBudget:
         """Return the bound of all searches for edits together."""
         return SearchBudget(math.inf if self.is_exhaustive else MOST_TRIED)
+
+    @cached_property
+    def rules_of_a_try(self) -> int:
+        """Return the rules that an edit is tried on, times those that cut the packets of others further."""
+        narrow = (rule for stand in self.stands for rule in stand.rules if is_narrow(rule))
+        return len(self.rules) * max(1, len(set(map(key_of, narrow))))
 
     @property
     def is_exhaustive(self) -> bool:

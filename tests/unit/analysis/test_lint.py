@@ -23,6 +23,7 @@ from sgagent.core.model import (
     Direction,
     Family,
     Policy,
+    PortSet,
     PrefixList,
     Protocol,
     Snapshot,
@@ -304,9 +305,17 @@ def test_lint_says_that_it_tried_no_more_edits(code: str) -> None:
 def test_the_bound_of_edits_counts_rules() -> None:
     """One that is over is told once, and what is left serves what is smaller."""
     search = SearchBudget(left=5.0)
-    asked = (("e", "rul"), ("ed", "ru"), ("e", "ru"))
-    found = [(search.allows(*one), search.is_cut) for one in asked]
+    found = [(search.allows(rules), search.is_cut) for rules in (3, 4, 2)]
     assert found == [(True, False), (False, True), (True, True)]
+
+
+@pytest.mark.parametrize(("narrow", "rules"), ((0, 4), (1, 4), (3, 12)))
+def test_rules_that_cut_packets_further_count_more(narrow: int, rules: int) -> None:
+    """Each rule is compared in every part that source ports make."""
+    plain = [rule(f"r-{number}", ACCEPT, TCP, "80", "192.0.2.1") for number in range(4)]
+    cut = [replace(one, source_ports=PortSet.of((1, 9))) for one in plain[:narrow]]
+    subject = make_subject(snapshot(group("sg-1", *cut, *plain[narrow:], inner=DROP)), EXEMPTIONS)
+    assert subject.rules_of_a_try == rules
 
 
 def test_a_rule_is_never_reached_only_if_it_is_nowhere() -> None:
