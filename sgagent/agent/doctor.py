@@ -6,6 +6,7 @@ rule of others. No step waits for that, and the pauses are much longer than the 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -122,7 +123,7 @@ class Doctor:
 
     def _work(self) -> None:
         """Look after the first step, after changes, and once in a while."""
-        looked, rest = -LONGEST_PAUSE_SECONDS, self.shortest_seconds
+        looked, rest = -math.inf, self.shortest_seconds
         while self._wait(looked, rest):
             began = self.clock()
             self.poll()
