@@ -171,8 +171,11 @@ class Daemon:
 
     @property
     def _waiting_ends_at(self) -> float:
-        """Return when to go back from a trial, or a held change has waited, by the monotonic clock."""
-        held = self._reconciler.held_change
+        """Return when to go back from a trial, or a held change has waited, by the monotonic clock.
+
+        While a step has to be tried again, that is when to look at a held change, too.
+        """
+        held = self._reconciler.held_change if self._retry_at == math.inf else None
         ends = (self.commands.deadline, held.terms.deadline if held else None)
         return min((end for end in ends if end is not None), default=math.inf)
 

@@ -11,6 +11,7 @@ from sgagent.agent.counters import Counting
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.inbox import Inbox, LoopEvent
+from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.state.counter_file import CounterFile
@@ -27,14 +28,20 @@ from tests.waiting import wait_until
 class Running:
     """A daemon, and what a test may do to it while it runs."""
 
-    def __init__(self, machine: Machine, directory: Path, names: NameWatch | None = None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        directory: Path,
+        names: NameWatch | None = None,
+        hold: LockoutHold | None = None,
+    ) -> None:
         """Put a daemon together."""
         self.machine = machine
         self.log = FakeLog()
         self.clock = machine.clock
         self.inbox = Inbox()
         self.published = PublishedStatus(self.clock, self.inbox.wait_for_reading)
-        self.commands = machine.commands(machine.reconciler(names=names), self.log)
+        self.commands = machine.commands(machine.reconciler(names=names, hold=hold), self.log)
         self.first_steps: list[Step] = []
         self.daemon = Daemon(
             source=machine.source,

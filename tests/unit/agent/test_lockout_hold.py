@@ -11,17 +11,21 @@ import pytest
 
 from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.control.requests import ApplyCommand, ModeCommand
+from sgagent.agent.daemon import FIRST_RETRY_SECONDS
+from sgagent.agent.inbox import LoopEvent
 from sgagent.agent.lockout_hold import LockoutHold
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.step import Step, StepLog
+from sgagent.agent.step import Step, StepEnd, StepLog
 from sgagent.cli.boot import LastGood, enforce_last_good
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import KernelRefusedError, UsageError
 from sgagent.core.lockout import LiveSession, SessionKind
 from sgagent.core.model import Family, Mode
 from sgagent.settings import Settings, parse_settings
 from tests.fakes.dataplane import FakeDataplane
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import MAC, Machine
+from tests.unit.agent.running import Running
+from tests.waiting import wait_until
 
 SECONDS = 600.0
 THIS_BOOT, NEXT_BOOT = "this boot", "next boot"
@@ -66,6 +70,19 @@ WITH_SSH, WITHOUT_SSH, WITH_WEB_TOO, OTHER_WITHOUT = (
 )
 
 
+def hold_on(machine: Machine, boot_id: str, told: list[str]) -> LockoutHold:
+    """Return the hold of an agent on a host."""
+    return LockoutHold(
+        seconds=SECONDS,
+        directory=machine.state.directory,
+        clock=machine.clock,
+        boot_id=boot_id,
+        list_sessions=lambda: machine.logins,
+        find=lambda packets: [None for _ in packets],
+        tell=told.append,
+    )
+
+
 class Agent:
     """An agent that was just started, with a hold."""
 
@@ -73,15 +90,7 @@ class Agent:
         """Do its first step."""
         self.told: list[str] = []
         self.log = FakeLog()
-        self.hold = LockoutHold(
-            seconds=SECONDS,
-            directory=machine.state.directory,
-            clock=machine.clock,
-            boot_id=boot_id,
-            list_sessions=lambda: machine.logins,
-            find=lambda packets: [None for _ in packets],
-            tell=self.told.append,
-        )
+        self.hold = hold_on(machine, boot_id, self.told)
         self.reconciler: Reconciler = machine.reconciler(configuration, hold=self.hold)
         self.commands: CommandHandler = machine.commands(self.reconciler, self.log, boot_id)
         self._step_log = StepLog(self.log)
@@ -396,3 +405,30 @@ def test_a_state_that_cannot_be_written_is_a_fault_and_holds_all_the_same(
     machine.source.write(WITHOUT_SSH)
     assert agent.ports() == {22}
     assert any("the held change could not be saved" in fault for fault in agent.reconciler.state_faults)
+
+
+def test_a_change_that_the_kernel_refuses_after_its_wait_is_tried_again_later(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """After the backoff of any refused step; its deadline, which has passed, keeps nobody busy."""
+    machine.logins = (LOGIN,)
+    running = Running(machine, tmp_path, hold=hold_on(machine, THIS_BOOT, []))
+
+    def refusals() -> int:
+        for _ in range(3):  # turns of the loop, of which the first may have been under way
+            assert running.inbox.wait_for_reading(20.0)
+        return running.published.status.outcomes[StepEnd.REFUSED]
+
+    def script() -> None:
+        machine.source.write(WITHOUT_SSH)
+        running.inbox.put(LoopEvent.SOURCE_CHANGED)
+        wait_until(lambda: running.published.status.step.held_change is not None, "the hold")
+        machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+        running.clock.pass_seconds(SECONDS)
+        running.wait_for("ruleset_refused")
+        assert refusals() == 1
+        machine.dataplane.refusal = None
+        running.clock.pass_seconds(FIRST_RETRY_SECONDS)
+        running.wait_for("ruleset_applied", 2)
+
+    running.while_it_runs(script)
