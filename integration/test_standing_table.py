@@ -98,15 +98,14 @@ def _delete_element(table: Ruleset, dice: random.Random) -> str:
 
 def _swap_verdict(table: Ruleset, dice: random.Random) -> str:
     name, element = _some_element(table, dice)
-    return (
-        f"delete element {OURS} {name} {{ {element} }}\n"
-        f"add element {OURS} {name} {{ {element.rpartition(' : ')[0]} : accept }}"
-    )
+    key, _, verdict = element.rpartition(" : ")
+    other = "drop" if verdict == "accept" else "accept"
+    return f"delete element {OURS} {name} {{ {element} }}\nadd element {OURS} {name} {{ {key} : {other} }}"
 
 
 CHANGES: Mapping[str, Command] = {
     "an element is deleted": _delete_element,
-    "an element accepts": _swap_verdict,
+    "an element gets another verdict": _swap_verdict,
     "a map is emptied": lambda table, dice: f"flush map {OURS} {_some_element(table, dice)[0]}",
     "a chain is emptied": lambda table, dice: f"flush chain {OURS} {_some_chain(table, dice)}",
     "a rule is added": lambda table, dice: f"add rule {OURS} {_some_chain(table, dice)} accept",

@@ -401,9 +401,11 @@ def make_subject(
         if groups:
             links.setdefault(groups, []).extend([binding.interface] if binding.interface else [])
             chosen.setdefault(groups, binding)
-    numbered = [replace(binding, interface=f"{number}") for number, binding in enumerate(chosen.values())]
-    bound = Bindings(bindings=tuple(numbered))
+    named = {groups: binding.interface or groups[0] for groups, binding in chosen.items()}
+    in_order = sorted(chosen, key=named.__getitem__)  # as resolve sorts its interfaces
+    bound = Bindings(bindings=tuple(replace(chosen[one], interface=named[one]) for one in in_order))
     resolution = resolve(snapshot, bound, exemptions, scope=Scope.EVERYTHING, at=at, names=names)
+    judges = dict(zip(in_order, resolution.policy.interfaces, strict=True))
     rules = [(group, rule) for group in snapshot.security_groups for rule in group.rules]
     return LintSubject(
         snapshot=living(snapshot, at),
@@ -411,11 +413,11 @@ def make_subject(
         stands=tuple(
             Stand(
                 interfaces=tuple(sorted(links[groups])),
-                judge=judge,
+                judge=judges[groups],
                 at=at,
                 most=most_cells,
             )
-            for groups, judge in zip(chosen, resolution.policy.interfaces, strict=True)
+            for groups in chosen
         ),
         problems=resolution.problems,
         most_rules=most_rules,
@@ -490,4 +492,6 @@ def lint_check(severity: FindingSeverity, summary: str) -> Callable[[FindProblem
     return declare
 
 
-error, warning, notice = (partial(lint_check, severity) for severity in FindingSeverity)
+error = partial(lint_check, FindingSeverity.ERROR)
+warning = partial(lint_check, FindingSeverity.WARNING)
+notice = partial(lint_check, FindingSeverity.NOTICE)

@@ -336,6 +336,15 @@ def test_a_tie_that_an_earlier_rule_decides_is_none(ports: str, is_tie: bool) ->
     assert ("contradicting_tie" in found) is is_tie
 
 
+def test_each_combination_of_groups_has_its_own_judge() -> None:
+    """Also where there are more than ten, named in another order than they are attached."""
+    groups = [group(f"sg-{number}") for number in range(12)]
+    attached = [interface(f"eni-{12 - number}", groups=(f"sg-{number}",)) for number in range(12)]
+    subject = make_subject(snapshot(*groups, *attached), EXEMPTIONS)
+    found = {one.interfaces: one.judge.security_group_ids for one in subject.stands}
+    assert found == {(f"eni-{12 - number}",): (f"sg-{number}",) for number in range(12)}
+
+
 def test_only_what_is_bound_by_hand_is_looked_at_where_that_is_asked() -> None:
     """As everywhere, ``--interface`` leaves all else alone."""
     wide = group("sg-wide", rule("all", ACCEPT, TCP, "", "0.0.0.0/0"), inner=DROP)
