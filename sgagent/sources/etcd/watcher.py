@@ -164,6 +164,7 @@ class StoreWatcher:
             _LOG.warning("etcd_cluster_changed", cluster=f"{header.cluster_id:x}", serial=serial)
         self._cluster_id, self._serial, self._replica = header.cluster_id, serial, replica
         self._unsettled_since = self._publishing_since = None
+        self._is_unfinished_told = False
 
     def _begin_watch(self) -> None:
         followed = [(one, until + 1) for one, until in self._known.known_until.items()]
@@ -184,7 +185,7 @@ class StoreWatcher:
     def _receive_changes(self) -> bool:
         """Apply the next answer of the watch, and those of the same burst; return whether anything changed.
 
-        A complete publication ends the debouncing, because its marker shows that no key is missing.
+        A complete publication shortens the debouncing, because its marker shows that no key is missing.
         """
         published = self._known.marker_revision
         answer = self._watching.receive(self._seconds_to_wait(), self.wake_signal)

@@ -16,6 +16,7 @@ import pytest
 from sgagent.core.errors import DocumentError, SgagentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
+from sgagent.sources.etcd import watcher
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.documents import Composed, Everything
 from sgagent.sources.etcd.http2 import WakeSignal
@@ -26,6 +27,7 @@ from sgagent.sources.etcd.source import EtcdSource
 from sgagent.sources.etcd.watcher import StoreWatcher
 from tests.etcdstore import LAYOUT, MARKER, REVISION, Store, told, written
 from tests.fakes.host import FakeHost
+from tests.fakes.log import FakeLog
 from tests.grpcserver import listening
 from tests.waiting import wait_until
 
@@ -234,6 +236,25 @@ def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
     known = following.read_added()
     assert known is not None
     assert {key: item.value for key, item in known.values.items()} == {WEB: b"before", APP: b"app"}
+
+
+def test_each_publication_that_is_not_finished_is_logged_once(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resync begins to wait anew: it may have read the end of the one that was logged."""
+    log = FakeLog()
+    monkeypatch.setattr(watcher, "_LOG", log)
+    monkeypatch.setattr(watcher, "UNFINISHED_SECONDS", 0.01)
+    begun = replace(MARKER, state=Completeness.PUBLISHING, complete_revision=REVISION)
+    store = Store(sg_web=b"before")
+    store.told = 2 * [told(written(LAYOUT.meta, begun.encoded(), REVISION + 1))]
+    following = follow(store, stack)
+    for resyncs in (1, 2):
+        following.forget()
+        following.connect()
+        following.wait()  # the beginning
+        following.wait()  # the time by which it has to end
+        assert log.events() == ["publication_unfinished"] * resyncs
 
 
 MAC = "00:16:3e:00:00:07"
