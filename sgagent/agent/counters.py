@@ -306,8 +306,8 @@ class Counting:
         reading, now = self._dataplane.read_counters(), self._clock.now()
         is_reset = self._is_watched and reading.get(RESET_WATCH) == _NOTHING
         if is_reset:
-            self._is_watched = False  # that one reset is known, and the watch has to be set anew
             after = self._dataplane.read_counters()
+            self._is_watched = False  # that one reset is known, and the watch has to be set anew
             self.accounting.begin_anew(reading, after, self._keys, self._observed, now)
             reading = after
         is_news = self.accounting.add(reading, self._keys, self._observed, now) or is_reset

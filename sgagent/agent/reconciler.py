@@ -2,7 +2,7 @@
 
 It asks the ports for the inputs, has the :class:`sgagent.agent.planner.Planner` decide, carries the decision
 out, and replaces its state once the step is done. A step that fails, or that the kernel refuses, leaves the
-state as it was. The result depends on the definitions, the host's links and the observed table.
+state as it was.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Reconciler:
     host: Host
     dataplane: Dataplane
     directory: StateDirectory
-    """Where the last good definitions are kept."""
+    """Holds the last good definitions, and what else has to survive a restart."""
 
     clock: Clock
     before_counters_go: Callable[[frozenset[str]], None]
@@ -289,12 +289,12 @@ class Reconciler:
     def _remove(self, change: KernelChange) -> str | None:
         """Delete the chains that no packet reaches any more, after reading their counters for the last time.
 
-        The policy is in force by then. Where another process's change prevents the removal, the next step
-        finds what is left and removes it.
+        The policy is in force by then. Where another process's changes prevent reading or removal, the next
+        step finds what is left and removes it.
         """
-        if change.removed:
-            self.before_counters_go(change.removed)
         try:
+            if change.removed:
+                self.before_counters_go(change.removed)
             self.dataplane.remove(change.plan)
         except (KernelRefusedError, NotPermittedError) as error:
             return str(error) if change.is_removal_needed else None

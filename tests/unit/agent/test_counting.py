@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -235,6 +236,29 @@ def test_a_reset_that_a_step_reads_first_counts_once(watched: Watched) -> None:
     watched.dataplane.count(NAME, 8, 480)
     assert watched.poll() == 20
     assert watched.counting.resets.count == 2
+
+
+def test_a_reset_is_noticed_though_the_reading_after_it_fails(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next reading counts what came since, and the reset."""
+    watched.dataplane.count(NAME, 5, 300)
+    watched.poll()
+    watched.dataplane.reset_counters()
+    watched.dataplane.count(NAME, 6, 360)
+    answers = [watched.dataplane.read_counters()]
+
+    def read_counters() -> Mapping[str, CounterValue]:
+        if not answers:
+            raise KernelRefusedError("another process keeps changing the ruleset")
+        return answers.pop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watched.dataplane, "read_counters", read_counters)
+        with pytest.raises(KernelRefusedError):
+            watched.counting.read()
+    assert watched.poll() == 11
+    assert watched.counting.resets.count == 1
 
 
 def test_a_reading_that_is_partly_older_than_the_reset_counts_both_parts() -> None:

@@ -194,6 +194,31 @@ def test_counters_are_read_before_those_of_a_change_go(machine: Machine) -> None
     assert machine.counters_read == [gone]
 
 
+def test_counters_that_can_not_be_read_put_off_their_removal(machine: Machine) -> None:
+    """The policy is in force by then, and is stored; the next step reads and removes them."""
+    machine.source.write(RULED)
+    agent = machine.reconciler()
+    agent.step(fetch=True)
+    ruled = machine.dataplane.ruleset
+    machine.source.write(GOOD)
+    read = agent.before_counters_go
+
+    def refuse(_: frozenset[str]) -> None:
+        raise KernelRefusedError("another process keeps changing the ruleset")
+
+    agent.before_counters_go = refuse
+    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
+    in_force = agent.definitions.in_force
+    assert in_force is not None
+    assert not in_force.snapshot.security_groups[0].rules
+    agent.before_counters_go = read
+    agent.step(fetch=False)
+    left = machine.dataplane.ruleset
+    assert ruled is not None
+    assert left is not None
+    assert machine.counters_read == [frozenset(ruled.counter_by_name) - frozenset(left.counter_by_name)]
+
+
 def test_counters_are_read_before_verdicts_are_carried_out_or_not(machine: Machine) -> None:
     """At each change of a mode, since the same counters count other verdicts behind it."""
     agent = machine.reconciler()
