@@ -1,8 +1,8 @@
 """Port chains: for one class of far ends, the decision on each protocol and port.
 
 First the *port table*: the value for a protocol and a port is a *cell*, the entries that match there, in
-order, up to the first that matches any source port and near end. A cell leads to one counter chain unless an
-entry before the last also matches source ports or near ends.
+order, up to the first that is plain: that matches any source port, near end and maker of the socket. A cell
+leads to one counter chain unless an entry before the last is not plain.
 
 A class shares the rules for everyone with all other classes. Its table therefore only holds cells that differ
 from those (``base``); a miss continues in the chain of the rules for everyone. Otherwise tables would grow
@@ -197,7 +197,7 @@ MOST_CELL_LINES = 20_000
 """Lines that the cells of one class may have, by estimate."""
 
 
-def exceeds_table_limit(entries: Sequence[Entry], own: Iterable[int], everyone: Iterable[int]) -> bool:
+def exceeds_table_limit(entries: Sequence[Entry], own: Sequence[int], everyone: Sequence[int]) -> bool:
     """Return whether a class's table would be too large.
 
     Args:
@@ -205,7 +205,7 @@ def exceeds_table_limit(entries: Sequence[Entry], own: Iterable[int], everyone: 
         own: indices of the entries that are for the class and not for everyone.
         everyone: indices of the entries that are for everyone.
     """
-    own, constrained = tuple(own), [i for i in (*own, *everyone) if not entries[i].is_plain]
+    constrained = [index for index in (*own, *everyone) if not entries[index].is_plain]
     if len(constrained) <= MANY_LINES:
         return False
     return (

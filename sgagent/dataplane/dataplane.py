@@ -58,7 +58,7 @@ class TableDataplane:
 
     @property
     def is_known(self) -> bool:
-        """Return whether no other process has changed anything since the table was observed."""
+        """Return whether the table is known: no call since it was observed found a change by others."""
         return self._seen is not None
 
     def observe(self) -> Observed:
@@ -99,7 +99,7 @@ class TableDataplane:
             self._seen = _Seen(taken_up, Observed(ruleset=ruleset))
 
     def share(self, ruleset: Ruleset) -> None:
-        """Return this value from now on if the table equals it, so that memory holds it once."""
+        """Have :meth:`observe` return this value if the table equals it, so that memory holds it once."""
         if self.observe().ruleset == ruleset and self._seen is not None:
             self._seen = replace(self._seen, observed=replace(self._seen.observed, ruleset=ruleset))
 
