@@ -21,6 +21,7 @@ from sgagent.core.addresses import (
     joined,
     ranges_of,
     sweep,
+    without,
 )
 from sgagent.core.clauses import Clause, DecidedBy, list_clauses
 from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
@@ -28,12 +29,14 @@ from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import (
     ICMPV6,
     LAST_PORT,
+    TCP,
     UDP,
     Direction,
     Family,
     Mode,
     Policy,
 )
+from sgagent.core.openers import ANSWERING, OPENING_FLAGS
 from sgagent.core.policy import (
     DHCP,
     LINK_LOCAL,
@@ -44,7 +47,6 @@ from sgagent.core.policy import (
 )
 from sgagent.nft import names
 from sgagent.nft.ruleset import ALL_BITS
-from sgagent.verify.answers import opens_nothing
 from sgagent.verify.counter_names import counter_of, notes_of
 from sgagent.verify.packets import (
     EVERY_MARK,
@@ -58,14 +60,12 @@ from sgagent.verify.packets import (
     PacketSpace,
     SessionAtHook,
     is_disjoint,
-    is_within,
     opener_of,
-    own_opener,
     split,
 )
 from sgagent.verify.users import hides_maker, of_maker
 from sgagent.verify.verified_table import VerifiedTable
-from sgagent.verify.views import HOP_LIMIT, ICMP_TYPE, NEAR_END, PORT, PROTOCOL, SOURCE_PORT
+from sgagent.verify.views import HOP_LIMIT, ICMP_TYPE, NEAR_END, PORT, PROTOCOL, SOURCE_PORT, TCP_FLAGS
 
 _SLOTS = 3
 
@@ -230,8 +230,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     if is_known and not packet.is_expected:
         opener = replace(opener, tracking=Tracking.ALLOWED)
     elif is_elsewhere:
-        opener = own_opener(packet)
-        opener = replace(opener, tracking=Tracking.INVALID) if packet.is_error else opener
+        opener = opener_of(packet, is_elsewhere=True)
     decision = evaluate(policy, opener)
     verdict, before = carried_out(judge, decision), mark
     is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
@@ -271,6 +270,19 @@ def is_dropped_unjudged(policy: ResolvedPolicy, packet: PacketAtHook) -> bool:
 def is_answer_elsewhere(session: SessionAtHook, elsewhere: int) -> bool:
     """Return whether a packet is a reply of an entry that was not opened so here (§6.4)."""
     return session.direction is CtDirection.REPLY and bool(session.mark & elsewhere)
+
+
+ANSWERS_THAT_OPEN_NOTHING: tuple[Constraints, ...] = (
+    ((PROTOCOL, ranges_of(ANSWERING)),),
+    ((PROTOCOL, ranges_of([TCP.wire_number])), (TCP_FLAGS, without(((0, 255),), ranges_of(OPENING_FLAGS)))),
+)
+"""Which replies of entries that were opened over another link open no session here (§6.4)."""
+
+
+def opens_nothing(packet: PacketAtHook) -> bool:
+    """Return whether a reply can open no session, by its own header."""
+    is_answer = packet.protocol == TCP.wire_number and packet.tcp_flags not in OPENING_FLAGS
+    return packet.protocol in ANSWERING or is_answer
 
 
 def _changed(mark: int, changes: Iterable[tuple[Cube, MarkChange]]) -> int:
@@ -353,20 +365,12 @@ def _always_allowed(
         yield None, (*listeners, (NEAR_END, near))
 
 
-@dataclass(frozen=True, slots=True)
-class DecidedCell:
-    """A part of all packets in which no clause has a border that could matter, and who decides in it."""
+def cut(box: PacketSpace, clauses: Sequence[BoxClause]) -> Iterator[tuple[PacketSpace, BoxClause | None]]:
+    """Cut a box by clauses, in order, into cells in which no clause has a border that could matter.
 
-    box: PacketSpace
-    clause: BoxClause | None
-    """The first that matches, which then matches all packets of the box; None for the default."""
-
-
-def cut(box: PacketSpace, clauses: Sequence[BoxClause]) -> Iterator[DecidedCell]:
-    """Cut a box by clauses, in order.
-
-    In each cell every clause before the one that decides matches no packet, and that one matches all: so all
-    packets have the same first clause that matches.
+    Yields:
+        Each cell with the clause that decides in it; None for the default. Every clause before that one
+        matches no packet of the cell, and that one matches all.
     """
     waiting: list[tuple[PacketSpace, int]] = [(box, 0)]
     while waiting:
@@ -375,16 +379,13 @@ def cut(box: PacketSpace, clauses: Sequence[BoxClause]) -> Iterator[DecidedCell]
             clause = clauses[number]
             if is_disjoint(part, clause.constraints):
                 continue
-            if is_within(part, clause.constraints):
-                yield DecidedCell(part, clause)
-            else:
-                inside, outside = split(part, clause.constraints)
-                if inside is not None:
-                    yield DecidedCell(inside, clause)
-                waiting += ((piece, number + 1) for piece in outside)
+            inside, outside = split(part, clause.constraints)
+            if inside is not None:
+                yield inside, clause
+            waiting += ((piece, number + 1) for piece in outside)
             break
         else:
-            yield DecidedCell(part, None)
+            yield part, None
 
 
 class ClauseIndex:

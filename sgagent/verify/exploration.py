@@ -34,11 +34,10 @@ from sgagent.verify.packets import (
     Phase,
     after_both,
     before_change,
-    common_marks,
     cubes_of,
     meet,
-    other_marks,
     split,
+    split_marks,
 )
 from sgagent.verify.views import Read, SelectorReading, Settled, Special, View
 
@@ -251,8 +250,8 @@ class Exploration:
         """Return the packets that meet a condition, if any do, and the others."""
         self._reads_packets |= not isinstance(operation, MarkIn)
         if isinstance(operation, MarkIn):
-            split_marks = _split_marks(state, operation.cubes)
-            parts = [state._replace(marks=some) if some else None for some in split_marks]
+            divided = _split_marks(state, operation.cubes)
+            parts = [state._replace(marks=some) if some else None for some in divided]
         elif isinstance(operation, FarEndIn):
             within = {number for number in state.classes if holds(operation.ranges, self.addresses[number])}
             split_classes = (
@@ -315,8 +314,8 @@ def _split_marks(state: State, cubes: Iterable[Cube]) -> tuple[Marks, Marks]:
     for cube in cubes:
         before = before_change(state.change, cube)
         if before is not None:
-            inside += common_marks(outside, before)
-            outside = other_marks(outside, before)
+            found, outside = split_marks(outside, before)
+            inside += found
     return tuple(inside), outside
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import merge
 from itertools import chain
@@ -14,10 +14,10 @@ from sgagent.core.evaluate import Decision, Packet
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.nft.ruleset import CONFIRMED
-from sgagent.verify.answers import ANSWERS_THAT_OPEN_NOTHING
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.counter_names import counter_of, notes_of
 from sgagent.verify.expectation import (
+    ANSWERS_THAT_OPEN_NOTHING,
     JUDGED_HOOKS,
     BoxClause,
     Expectation,
@@ -30,7 +30,6 @@ from sgagent.verify.expectation import (
 from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
 from sgagent.verify.interpreter import Trace, run
-from sgagent.verify.packet_kinds import Ports
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -42,11 +41,12 @@ from sgagent.verify.packets import (
     Marks,
     PacketAtHook,
     PacketSpace,
-    common_marks,
+    Ports,
     difference,
     is_disjoint,
-    other_marks,
+    opener_of,
     split,
+    split_marks,
 )
 from sgagent.verify.users import UNIT, USER, hides_maker
 from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
@@ -270,10 +270,11 @@ class FateComparison(Exploration):
         assert restricted is not None and judge is not None  # noqa: S101, PT018 - asked where there is a judge
         for clauses, numbers in self._groups(state):
             address = self.addresses[numbers[0]]
-            for cell in cut(state.box, clauses):
-                opener = self.view.opener(self.view.packet(self.view.values(cell.box, address)))
+            for box, clause in cut(state.box, clauses):
+                packet = self.view.packet(self.view.values(box, address))
+                opener = opener_of(packet, is_elsewhere=self.view.is_elsewhere)
                 decision = restricted.decide(clauses, opener)
-                self._check_clause(cell.clause, decision)
+                self._check_clause(clause, decision)
                 is_remembered = not hides_maker(judge, opener)
                 demand, over = _demand_of(judge, decision, opener)._replace(is_remembered=is_remembered), None
                 notes = notes_of(judge.name, decision, opener.family)
@@ -282,7 +283,7 @@ class FateComparison(Exploration):
                     over = _demand_of(judge, exceeding, opener)._replace(is_remembered=is_remembered)
                     over = over._replace(counters=(*notes[1:], *over.counters))
                 within = (*(notes or ())[:1], *demand.counters)
-                ranges = tuple(cell.box[one] for one in self._dimensions)
+                ranges = tuple(box[one] for one in self._dimensions)
                 yield _Decided(ranges, numbers, demand, demand._replace(counters=within), over)
 
     def _by_meter(
@@ -297,8 +298,9 @@ class FateComparison(Exploration):
         confirmed, others = split(box, _IS_CONFIRMED)
         opening = [(fates, other) for other in others]
         if confirmed is not None:
-            yield decided.demand, _with_marks(fates, here), confirmed
-            opening.append((_without_marks(fates, here), confirmed))
+            opened, elsewhere = _split_fates(fates, here)
+            yield decided.demand, opened, confirmed
+            opening.append((elsewhere, confirmed))
         for some, part in opening:
             for fate in some:
                 yield over if fate.counters[:1] == over.counters[:1] else decided.within, (fate,), part
@@ -326,14 +328,7 @@ class FateComparison(Exploration):
         if self._bits is None or self.view.direction is None or self.view.is_expected:
             return (), fates
         allowed = self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
-        remembered, others = list[PacketFate](), list[PacketFate]()
-        for fate in fates:
-            marks = fate.marks or ()
-            parts = common_marks(marks, allowed), other_marks(marks, allowed)
-            for part, some in zip(parts, (remembered, others), strict=True):
-                if part:
-                    some.append(fate._replace(marks=part))
-        return remembered, others
+        return _split_fates(fates, allowed)
 
     def _groups(self, state: State) -> Iterator[tuple[Sequence[BoxClause], Sequence[int]]]:
         """Yield the classes of far ends by the clauses that they have; none decides about invalid packets."""
@@ -419,15 +414,17 @@ class FateComparison(Exploration):
 _IS_CONFIRMED = ((STATUS, ((CONFIRMED, 2 * CONFIRMED - 1),)),)
 
 
-def _with_marks(fates: Sequence[PacketFate], cube: Cube) -> list[PacketFate]:
-    parts = ((fate, common_marks(fate.marks or (), cube)) for fate in fates)
-    return [fate._replace(marks=marks) for fate, marks in parts if marks]
-
-
-def _without_marks(fates: Sequence[PacketFate], cube: Cube) -> list[PacketFate]:
-    """Return the fates of other sessions, and of packets without one."""
-    parts = ((fate, fate.marks and other_marks(fate.marks, cube)) for fate in fates)
-    return [fate._replace(marks=marks) for fate, marks in parts if marks or marks is None]
+def _split_fates(fates: Iterable[PacketFate], cube: Cube) -> tuple[list[PacketFate], list[PacketFate]]:
+    """Return the fates of sessions with marks in the cube, and those of others and of packets without one."""
+    inside, outside = list[PacketFate](), list[PacketFate]()
+    for fate in fates:
+        if fate.marks is None:
+            outside.append(fate)
+            continue
+        for marks, some in zip(split_marks(fate.marks, cube), (inside, outside), strict=True):
+            if marks:
+                some.append(fate._replace(marks=marks))
+    return inside, outside
 
 
 _Changes = tuple[tuple[Cube, MarkChange], ...]
@@ -452,7 +449,7 @@ def _differing_mark(fate: PacketFate, changes: _Changes) -> int | None:
     """Return a mark of which another becomes than it has to; None if there is none."""
     left = fate.marks or ()
     for cube, wanted in changes:
-        some, left = common_marks(left, cube), other_marks(left, cube)
+        some, left = split_marks(left, cube)
         mark = difference(some, fate.change, wanted)
         if mark is not None:
             return mark

@@ -21,8 +21,7 @@ from sgagent.verify import Outcome
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
-from sgagent.verify.packet_kinds import Headers
-from sgagent.verify.packets import CtDirection, CtState, Dimension, Phase, marks_text
+from sgagent.verify.packets import CtDirection, CtState, Dimension, Headers, Phase, marks_text
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.users import SOMEBODY
 from sgagent.verify.verified_table import BaseHook, VerifiedTable

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache
 
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
@@ -33,6 +33,41 @@ class CtDirection(enum.Enum):
 
     ORIGINAL = "original"
     REPLY = "reply"
+
+
+class Headers(enum.Enum):
+    """The relation of a packet's header to its session."""
+
+    OWN = "own"
+    """The header is one of the session, on one side of NAT; or there is no session."""
+
+    AUTHENTICATED = "authenticated"
+    """Likewise, but an authentication header hides the protocol and ports from nftables."""
+
+    ERROR = "error"
+    """It is of an ICMP error about the session."""
+
+    HIDDEN_ERROR = "hidden error"
+    """Likewise, behind an authentication header; of a session that opens, no other one announced that."""
+
+    ANNOUNCED = "hidden error about an announced session"
+    """Likewise, in the direction of the packet that opened it, from which nftables can't distinguish it."""
+
+    BROKEN = "broken"
+    """Extension headers of IPv6 are cut off: there is no protocol, and no session."""
+
+
+class Ports(enum.Enum):
+    """Whether a packet has ports that rules compare."""
+
+    PORTED = "ported"
+    """The session's protocol is one of those whose ports rules compare."""
+
+    SHORT = "short"
+    """Likewise, but the packet is too short to hold ports, or a later fragment."""
+
+    OTHER = "other"
+    """Any other protocol; nothing is said about what stands in the place of ports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,12 +237,17 @@ def phase_of(hook: str, priority: int) -> Phase:
     return Phase.UNTRACKED if hook == "output" and priority <= -200 else Phase.TRANSLATED
 
 
-def opener_of(packet: PacketAtHook) -> Packet:
+def opener_of(packet: PacketAtHook, *, is_elsewhere: bool = False) -> Packet:
     """Return the packet that the policy decides about: itself, or the one that opened its session.
 
     That of a session opened inwards was as the original tuple says. That of one opened outwards was on the
-    wire as the reply tuple says, with the ends exchanged.
+    wire as the reply tuple says, with the ends exchanged. A reply of an entry that was not opened so here
+    opens a session itself, unless it is of an error (§6.4).
     """
+    if is_elsewhere:
+        alone = opener_of(replace(packet, session=None))
+        tracking = Tracking.INVALID if packet.is_error else Tracking.NEW
+        return replace(alone, icmp_type=None, hop_limit=None, tracking=tracking)
     session = packet.session
     direction = opened_direction(packet.hook, None if session is None else session.direction)
     ends: PacketAtHook | Ends = packet
@@ -232,12 +272,6 @@ def opener_of(packet: PacketAtHook) -> Packet:
         unit=packet.unit,
         is_of_unknown_user=direction is Direction.EGRESS and packet.hook in WITH_INPUT_LINK,
     )
-
-
-def own_opener(packet: PacketAtHook) -> Packet:
-    """Return a packet of an entry that was opened over another link as one that opens a session itself."""
-    alone = opener_of(replace(packet, session=None))
-    return replace(alone, icmp_type=None, hop_limit=None, tracking=Tracking.NEW)
 
 
 Dimension = str
@@ -280,11 +314,6 @@ def is_disjoint(box: PacketSpace, constraints: Constraints) -> bool:
     return any(dimension not in box or not meet(box[dimension], wanted) for dimension, wanted in constraints)
 
 
-def is_within(box: PacketSpace, constraints: Constraints) -> bool:
-    """Return whether all packets of a box meet all constraints."""
-    return all(meet(box[dimension], wanted) == box[dimension] for dimension, wanted in constraints)
-
-
 @lru_cache(maxsize=64)
 def under_mask(bits: int, mask: int, wanted: Ranges) -> Ranges:
     """Return the numbers of so many bits, 16 at most, of which those of a mask are a number wanted."""
@@ -315,25 +344,11 @@ EVERY_MARK: Marks = ((0, 0),)
 
 
 @lru_cache(maxsize=4096)
-def common_marks(marks: Marks, cube: Cube) -> Marks:
-    """Return the marks that are in the cube."""
+def split_marks(marks: Marks, cube: Cube) -> tuple[Marks, Marks]:
+    """Return the marks in the cube, and the others: for each of its bits those that differ there first."""
     bits, value = cube
-    return tuple((known | bits, have | value) for known, have in marks if not (have ^ value) & known & bits)
-
-
-@lru_cache(maxsize=4096)
-def other_marks(marks: Marks, cube: Cube) -> Marks:
-    """Return the marks that are not in the cube: for each of its bits those that differ there first."""
-    return tuple(part for one in marks for part in _other_cubes(one, cube))
-
-
-def marks_text(marks: Iterable[Cube]) -> str:
-    """Return marks in words, like ``0x1``, or ``0x10/0xf0`` for bits in a mask; nothing for all marks."""
-    others = reduce(other_marks, marks, EVERY_MARK)
-    some = reduce(other_marks, others, EVERY_MARK)
-    shown, head = (others, "all but ") if len(others) < len(some) else (some, "")
-    words = (f"{have:#x}" if bits == ALL_BITS else f"{have:#x}/{bits:#x}" for bits, have in shown)
-    return head + ", ".join(words) if others else ""
+    inside = ((known | bits, have | value) for known, have in marks if not (have ^ value) & known & bits)
+    return tuple(inside), tuple(part for one in marks for part in _other_cubes(one, cube))
 
 
 def _other_cubes(one: Cube, cube: Cube) -> Iterator[Cube]:
@@ -347,6 +362,22 @@ def _other_cubes(one: Cube, cube: Cube) -> Iterator[Cube]:
         left ^= bit
         yield known | bit, have | (bit & ~value)
         known, have = known | bit, have | (bit & value)
+
+
+def marks_text(marks: Iterable[Cube]) -> str:
+    """Return marks in words, like ``0x1``, or ``0x10/0xf0`` for bits in a mask; nothing for all marks."""
+    others = _all_marks_but(marks)
+    some = _all_marks_but(others)
+    shown, head = (others, "all but ") if len(others) < len(some) else (some, "")
+    words = (f"{have:#x}" if bits == ALL_BITS else f"{have:#x}/{bits:#x}" for bits, have in shown)
+    return head + ", ".join(words) if others else ""
+
+
+def _all_marks_but(cubes: Iterable[Cube]) -> Marks:
+    left = EVERY_MARK
+    for cube in cubes:
+        _, left = split_marks(left, cube)
+    return left
 
 
 def cubes_of(bits: int, first: int, last: int) -> tuple[Cube, ...]:

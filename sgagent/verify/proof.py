@@ -25,15 +25,7 @@ from sgagent.verify.fate_comparison import (
     Subject,
 )
 from sgagent.verify.frames import Frame, make_frame
-from sgagent.verify.packet_kinds import Headers
-from sgagent.verify.packets import (
-    EVERY_MARK,
-    CtDirection,
-    Marks,
-    common_marks,
-    other_marks,
-    reads_other_link,
-)
+from sgagent.verify.packets import EVERY_MARK, CtDirection, Headers, Marks, reads_other_link, split_marks
 from sgagent.verify.verified_table import BaseHook, UnsupportedStatementError, VerifiedChain, VerifiedTable
 from sgagent.verify.views import View, views_of
 
@@ -123,8 +115,9 @@ class _LinkComparison:
         if view.direction is not CtDirection.REPLY or not bit:
             self._compare(view, None if view.direction is None else EVERY_MARK)
             return
-        self._compare(view, other_marks(EVERY_MARK, (bit, bit)))
-        self._compare(replace(view, is_elsewhere=True), common_marks(EVERY_MARK, (bit, bit)))
+        elsewhere, here = split_marks(EVERY_MARK, (bit, bit))
+        self._compare(view, here)
+        self._compare(replace(view, is_elsewhere=True), elsewhere)
 
     def _compare(self, view: View, marks: Marks | None) -> None:
         ViewComparison(self._subject, view, self._frame(view), self._memo).compare(marks)

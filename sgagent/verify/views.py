@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product
 from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges, holds, ranges_of, without
-from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import ICMP, ICMPV6, LAST_PORT, PORTED, PORTED_NUMBERS, TCP, Direction, Family
 from sgagent.nft.ruleset import CONFIRMED, EXPECTED, Selector, TupleDirection
-from sgagent.verify.packet_kinds import Headers, Ports
 from sgagent.verify.packets import (
     NO_PROTOCOL,
     WITH_INPUT_LINK,
@@ -27,13 +25,13 @@ from sgagent.verify.packets import (
     CtState,
     Dimension,
     Ends,
+    Headers,
     PacketAtHook,
     PacketSpace,
     Phase,
+    Ports,
     SessionAtHook,
     opened_direction,
-    opener_of,
-    own_opener,
     reads_other_link,
 )
 from sgagent.verify.users import NOBODY, SOMEBODY, UNIT, USER, makers_at
@@ -164,13 +162,6 @@ class View:
     def _is_header_judged(self) -> bool:
         """Return whether the policy judges a header that has another protocol than the session."""
         return self.is_elsewhere and self.headers is not Headers.OWN
-
-    def opener(self, packet: PacketAtHook) -> Packet:
-        """Return the packet that the policy decides about: one of the view, or its session's opener."""
-        if not self.is_elsewhere:
-            return opener_of(packet)
-        opener = own_opener(packet)
-        return replace(opener, tracking=Tracking.INVALID) if self.is_invalid else opener
 
     @property
     def is_expected(self) -> bool:

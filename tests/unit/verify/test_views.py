@@ -23,8 +23,7 @@ from sgagent.nft.ruleset import (
     Symbol,
 )
 from sgagent.verify.interpreter import run
-from sgagent.verify.packet_kinds import Headers, Ports
-from sgagent.verify.packets import CtDirection, PacketAtHook, opener_of, phase_of
+from sgagent.verify.packets import CtDirection, Headers, PacketAtHook, Ports, opener_of, phase_of
 from sgagent.verify.verified_table import VerifiedTable, table_of
 from sgagent.verify.views import (
     FAR_END,
