@@ -7,50 +7,25 @@ right for all others, but for the packets that other clauses match.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
 
 from sgagent.nft.ruleset import Selector
 from sgagent.verify.exploration import State
-from sgagent.verify.fate_comparison import FateComparison, RefutedError, Subject
+from sgagent.verify.fate_comparison import Arrival, FateComparison, RefutedError, Subject
 from sgagent.verify.frames import Frame
 from sgagent.verify.packets import Marks, split
 from sgagent.verify.views import PROTOCOL, SelectorReading, Special, View
-
-Arrival = tuple[str, State]
-"""A junction, and packets that came there."""
-
-ArrivalKey = tuple[object, ...]
-
-
-@dataclass(kw_only=True)
-class ProofMemo:
-    """The intermediate results of a proof."""
-
-    arrivals: dict[ArrivalKey, list[Arrival]] = field(default_factory=dict)
-    """At the first junctions behind a chain, by the chain and the packets that came there."""
-
-    everyone: dict[ArrivalKey, bool] = field(default_factory=dict)
-    """Whether chains are right for far ends that no clause singles out."""
 
 
 class ViewComparison(FateComparison):
     """Compare the fates of all packets of a view with the policy."""
 
-    def __init__(self, subject: Subject, view: View, frame: Frame, memo: ProofMemo) -> None:
-        """Prepare to compare.
-
-        Args:
-            subject: what is compared.
-            view: of the packets.
-            frame: what decides about them.
-            memo: of this proof.
-        """
+    def __init__(self, subject: Subject, view: View, frame: Frame) -> None:
+        """Prepare to compare; of the arguments :class:`FateComparison` says more."""
         super().__init__(subject, view, frame)
-        self._memo = memo
         decides = view.direction is None or view.is_expected
         state = view.state if decides else None
-        self._kind: ArrivalKey = (frame, view.ports, view.box[PROTOCOL], state, view.is_elsewhere)
+        self._kind = (frame, view.ports, view.box[PROTOCOL], state, view.is_elsewhere)
         self._readings_by_selectors: dict[
             frozenset[Selector], frozenset[tuple[Selector, SelectorReading]]
         ] = {}
@@ -77,18 +52,18 @@ class ViewComparison(FateComparison):
                 self._open = before
                 return
         key = self._key(chain, state)
-        known = self._memo.arrivals.get(key)
+        known = self.subject.arrivals.get(key)
         if known is None:
             found: list[Arrival] = []
             self._open.append(found)
             self.go_through(chain, state)
             self._open.pop()
-            self._memo.arrivals[key] = found
+            self.subject.arrivals[key] = found
         else:
             for junction, arrived in known:
                 self.arrive(junction, arrived)
 
-    def _key(self, chain: str, state: State) -> ArrivalKey:
+    def _key(self, chain: str, state: State) -> Hashable:
         """Return all that the fate of packets in a chain depends on."""
         box, *others = state
         readings = self._readings(chain, whole=False)
@@ -109,9 +84,9 @@ class ViewComparison(FateComparison):
         if any(reading is Special.FAR_END for _, reading in readings):
             return False
         key = (*self._kind, self.drops_by_policy, chain, readings, state.change, state.marks)
-        found = self._memo.everyone.get(key)
+        found = self.subject.everyone.get(key)
         if found is None:
-            found = self._memo.everyone[key] = self._attempt(chain, state)
+            found = self.subject.everyone[key] = self._attempt(chain, state)
         return found
 
     def _attempt(self, chain: str, state: State) -> bool:

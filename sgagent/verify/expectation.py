@@ -58,7 +58,6 @@ from sgagent.verify.packets import (
     MarkChange,
     PacketAtHook,
     PacketSpace,
-    SessionAtHook,
     is_disjoint,
     opener_of,
     split,
@@ -96,20 +95,21 @@ class SessionMemory:
         """Return the bits that hold the generation."""
         return self.mask & ~(((1 << 4 * _SLOTS) - 1) << self._shift)
 
-    def remembers(self, link: str, opened: Direction) -> tuple[int, int] | None:
-        """Return the generation, and the bit of sessions opened so at the link, in their places of the mark.
+    def allowed_marks(self, link: str, opened: Direction) -> Cube | None:
+        """Return the marks of sessions opened so at a link that were accepted there: generation and bit.
 
         None where the sessions of a link are not remembered.
         """
         if self.generation is None or link not in self.slots:
             return None
-        place = 2 * self.slots.index(link) + (opened is Direction.EGRESS)
-        return self.generation << (self._shift + 4 * _SLOTS), 1 << (self._shift + place)
+        generation = self.generation << (self._shift + 4 * _SLOTS)
+        bit = 1 << (self._shift + 2 * self.slots.index(link) + (opened is Direction.EGRESS))
+        return self.generation_mask | bit, generation | bit
 
     def elsewhere_bit(self, link: str, opened: Direction) -> int:
         """Return the bit of entries that were not opened so at a link; 0 where that is not known."""
-        bits = self.remembers(link, opened)
-        return bits[1] << 2 * _SLOTS if bits else 0
+        allowed = self.allowed_marks(link, opened)
+        return (allowed[0] & ~self.generation_mask) << 2 * _SLOTS if allowed else 0
 
     def accepting(
         self, link: str | None, opened: Direction, *, is_new: bool, is_expected: bool, is_elsewhere: bool
@@ -127,23 +127,23 @@ class SessionMemory:
             is_expected: whether it opens one that another session announced, and that has the mark of it.
             is_elsewhere: whether it is a reply, and the entry was not opened so here.
         """
-        bits = self.remembers(link, opened) if link is not None else None
+        allowed = self.allowed_marks(link, opened) if link is not None else None
         places = {*product(filter(None, self.slots), Direction)} - {(link, opened)}
         others = sum(self.elsewhere_bit(*place) for place in places)
-        untouched = (self.mask if bits else ALL_BITS, 0)
-        opening = others | sum(bits or ())
+        untouched = (self.mask if allowed else ALL_BITS, 0)
+        opening = others | (allowed[1] if allowed else 0)
         if is_expected and others:
             return ((EVERY_MARK[0], MarkChange(keep=ALL_BITS & ~self.mask | opening, put=opening)),)
         found = [(untouched, MarkChange(put=opening))] if is_new and others else []
-        if bits is None or link is None:
+        if allowed is None or link is None:
             return (*found, (EVERY_MARK[0], UNCHANGED))
-        generation, put = bits
+        put = allowed[1]
         kept = ALL_BITS & ~(0 if is_elsewhere else self.elsewhere_bit(link, opened))
         forgotten = self.generation_mask | ((1 << 2 * _SLOTS) - 1) << self._shift
         return (
             *found,
-            ((self.generation_mask, generation), MarkChange(keep=kept, put=put)),
-            (EVERY_MARK[0], MarkChange(keep=kept & ~forgotten, put=generation | put)),
+            ((self.generation_mask, put & self.generation_mask), MarkChange(keep=kept, put=put)),
+            (EVERY_MARK[0], MarkChange(keep=kept & ~forgotten, put=put)),
         )
 
 
@@ -216,60 +216,50 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     is_expected = session is not None and packet.is_expected
     accepting = partial(memory.accepting, opened=opener.direction, is_new=is_new, is_expected=is_expected)
     if judge is None or packet.hook not in JUDGED_HOOKS:
-        unbound = Decision(verdict=Policy.ACCEPT, decided_by=DecidedBy.UNBOUND)
-        if judge is None and is_dropped_unjudged(policy, packet):
-            dropped = replace(unbound, verdict=Policy.DROP)
-            return Expectation(verdict=Policy.DROP, decision=dropped, counter=None, mark=mark)
-        if mark is not None and packet.hook in JUDGED_HOOKS:
+        frame = packet.ether_destination
+        dropped = frames_dropped_unjudged(policy, packet.hook) if judge is None else ()
+        verdict = Policy.DROP if frame is not None and holds(dropped, frame) else Policy.ACCEPT
+        if mark is not None and packet.hook in JUDGED_HOOKS and verdict is Policy.ACCEPT:
             mark = _changed(mark, accepting(None, is_elsewhere=False))
-        return Expectation(verdict=Policy.ACCEPT, decision=unbound, counter=None, mark=mark)
-    bits = memory.remembers(judge.name, opener.direction)
+        unbound = Decision(verdict=verdict, decided_by=DecidedBy.UNBOUND)
+        return Expectation(verdict=verdict, decision=unbound, counter=None, mark=mark)
+    allowed = memory.allowed_marks(judge.name, opener.direction)
     elsewhere = memory.elsewhere_bit(judge.name, opener.direction)
-    is_known = bits and mark is not None and mark & (memory.generation_mask | bits[1]) == sum(bits)
-    is_elsewhere = session is not None and is_answer_elsewhere(session, elsewhere)
+    is_known = allowed is not None and mark is not None and mark & allowed[0] == allowed[1]
+    is_reply = session is not None and session.direction is CtDirection.REPLY
+    is_elsewhere = is_reply and bool((mark or 0) & elsewhere)
     if is_known and not packet.is_expected:
         opener = replace(opener, tracking=Tracking.ALLOWED)
     elif is_elsewhere:
         opener = opener_of(packet, is_elsewhere=True)
-    decision = evaluate(policy, opener)
-    verdict, before = carried_out(judge, decision), mark
-    is_accepted_now = verdict is Policy.ACCEPT and opener.tracking is Tracking.NEW
     is_error = packet.is_error and not packet.is_expected
     is_unremembered = is_error or (is_elsewhere and opens_nothing(packet)) or hides_maker(judge, opener)
-    if mark is not None and is_accepted_now and not is_unremembered:
-        mark = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
-    found = Expectation(
-        verdict=verdict, decision=decision, counter=counter_of(judge, opener, decision), mark=mark
-    )
+    mark_if_accepted = mark
+    if mark is not None and opener.tracking is Tracking.NEW and not is_unremembered:
+        mark_if_accepted = _changed(mark, accepting(judge.name, is_elsewhere=is_elsewhere))
+
+    def expected(decision: Decision, *notes: str) -> Expectation:
+        verdict = carried_out(judge, decision)
+        return Expectation(
+            verdict=verdict,
+            decision=decision,
+            counter=counter_of(judge, opener, decision),
+            mark=mark_if_accepted if verdict is Policy.ACCEPT else mark,
+            notes=notes,
+        )
+
+    decision = evaluate(policy, opener)
     notes = notes_of(judge.name, decision, opener.family)
     if notes is None or (session is not None and not session.opens_here(elsewhere)):
-        return found
-    exceeding = evaluate(policy, replace(opener, is_over_limit=True))
-    over = replace(
-        found,
-        verdict=carried_out(judge, exceeding),
-        decision=exceeding,
-        counter=counter_of(judge, opener, exceeding),
-        mark=mark if carried_out(judge, exceeding) is Policy.ACCEPT else before,
-        notes=notes[1:],
-    )
-    return replace(found, notes=notes[:1], over=over)
+        return expected(decision)
+    within, beyond = notes
+    over = expected(evaluate(policy, replace(opener, is_over_limit=True)), beyond)
+    return replace(expected(decision, within), over=over)
 
 
 def frames_dropped_unjudged(policy: ResolvedPolicy, hook: str) -> Ranges:
     """Return the destinations of frames that are dropped at links that nothing judges (§9.5)."""
     return (FRAMES_OF_PORTS,) if policy.drops_frames_of_ports and hook == "prerouting" else ()
-
-
-def is_dropped_unjudged(policy: ResolvedPolicy, packet: PacketAtHook) -> bool:
-    """Return whether a packet at a link that nothing judges is of a frame that is dropped there."""
-    frame = packet.ether_destination
-    return frame is not None and holds(frames_dropped_unjudged(policy, packet.hook), frame)
-
-
-def is_answer_elsewhere(session: SessionAtHook, elsewhere: int) -> bool:
-    """Return whether a packet is a reply of an entry that was not opened so here (§6.4)."""
-    return session.direction is CtDirection.REPLY and bool(session.mark & elsewhere)
 
 
 ANSWERS_THAT_OPEN_NOTHING: tuple[Constraints, ...] = (
@@ -448,8 +438,7 @@ class RestrictedPolicy:
             inner=toward.inner if is_inner else NO_ADDRESSES,
             rules=tuple(clause.rule for clause in listed if clause.rule is not None),
         )
-        inwards = self._direction is Direction.INGRESS
-        judge = replace(self._judge, ingress=toward) if inwards else replace(self._judge, egress=toward)
+        judge = self._judge.with_side(self._direction, toward)
         if not any(clause.decided_by is DecidedBy.SPOOFED for clause in listed):
             judge = replace(judge, own_addresses=None)
         return ResolvedPolicy(unbound=judge)

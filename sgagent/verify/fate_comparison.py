@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import merge
 from itertools import chain
 from typing import NamedTuple
@@ -158,9 +159,8 @@ class _Decided(NamedTuple):
     """The classes of far ends."""
 
     demand: Demand
-    within: Demand
-    over: Demand | None
-    """Of what opens a session, where a limit may exceed it: below the limit, and beyond."""
+    metered: tuple[Demand, Demand] | None
+    """Of what opens a session, where a limit may exceed it: within the limit, and beyond."""
 
 
 def dimensions_decided(view: View) -> tuple[Dimension, ...]:
@@ -170,9 +170,10 @@ def dimensions_decided(view: View) -> tuple[Dimension, ...]:
     return (PROTOCOL, PORT, SOURCE_PORT, NEAR_END, *of_icmp, *makers)
 
 
-def _demand_of(judge: ResolvedInterface, decision: Decision, opener: Packet) -> Demand:
-    counter = counter_of(judge, opener, decision)
-    return Demand(carried_out(judge, decision) is Policy.ACCEPT, () if counter is None else (counter,))
+def _demand_of(judge: ResolvedInterface, opener: Packet, decision: Decision, *notes: str) -> Demand:
+    counter, accepts = counter_of(judge, opener, decision), carried_out(judge, decision) is Policy.ACCEPT
+    counters = notes if counter is None else (*notes, counter)
+    return Demand(accepts, counters, is_remembered=not hides_maker(judge, opener))
 
 
 OPEN = Demand(accepts=True, counters=(), is_judged=False)
@@ -183,9 +184,13 @@ MOST_CELLS = 2_000_000
 can't keep a host busy."""
 
 
+Arrival = tuple[str, State]
+"""A junction, and packets that came there."""
+
+
 @dataclass(kw_only=True)
 class Subject:
-    """The table and policy that are compared, for all views."""
+    """The table and policy that are compared, for all views, and what was found out so far."""
 
     compiled: CompiledTable
     policy: ResolvedPolicy
@@ -199,6 +204,12 @@ class Subject:
     cells: int = 0
     decided: dict[Hashable, tuple[_Decided, ...]] = field(default_factory=dict)
     """What the policy decides, by all that it depends on: several views ask alike."""
+
+    arrivals: dict[Hashable, list[Arrival]] = field(default_factory=dict)
+    """At the first junctions behind a chain, by the chain and the packets that came there."""
+
+    everyone: dict[Hashable, bool] = field(default_factory=dict)
+    """Whether chains are right for far ends that no clause singles out."""
 
 
 class FateComparison(Exploration):
@@ -224,7 +235,7 @@ class FateComparison(Exploration):
         """Whether it is only to be found out if there is a difference."""
 
         judge = frame.judge
-        self._bits = subject.memory.remembers(judge.name, view.accepted_as) if judge else None
+        self._allowed = subject.memory.allowed_marks(judge.name, view.accepted_as) if judge else None
         self._changes = _changes_of_accepted(subject.memory, view, judge)
         """Of marks of sessions that are accepted now."""
 
@@ -275,25 +286,23 @@ class FateComparison(Exploration):
                 opener = opener_of(packet, is_elsewhere=self.view.is_elsewhere)
                 decision = restricted.decide(clauses, opener)
                 self._check_clause(clause, decision)
-                is_remembered = not hides_maker(judge, opener)
-                demand, over = _demand_of(judge, decision, opener)._replace(is_remembered=is_remembered), None
-                notes = notes_of(judge.name, decision, opener.family)
+                demand = partial(_demand_of, judge, opener)
+                notes, metered = notes_of(judge.name, decision, opener.family), None
                 if notes is not None:
                     exceeding = replace(decision, verdict=Policy.DROP, decided_by=DecidedBy.OVER_LIMIT)
-                    over = _demand_of(judge, exceeding, opener)._replace(is_remembered=is_remembered)
-                    over = over._replace(counters=(*notes[1:], *over.counters))
-                within = (*(notes or ())[:1], *demand.counters)
+                    metered = demand(decision, notes[0]), demand(exceeding, notes[1])
                 ranges = tuple(box[one] for one in self._dimensions)
-                yield _Decided(ranges, numbers, demand, demand._replace(counters=within), over)
+                yield _Decided(ranges, numbers, demand(decision), metered)
 
     def _by_meter(
         self, decided: _Decided, fates: Sequence[PacketFate], box: PacketSpace
     ) -> Iterator[tuple[Demand, Sequence[PacketFate], PacketSpace]]:
         """Yield demands with fates and parts of a box: a limit may exceed what opens a session (§13.1)."""
-        judge, over = self.frame.judge, decided.over
-        if judge is None or over is None or self.view.direction is CtDirection.REPLY:
+        judge = self.frame.judge
+        if judge is None or decided.metered is None or self.view.direction is CtDirection.REPLY:
             yield decided.demand, fates, box
             return
+        within, over = decided.metered
         here = self.subject.memory.elsewhere_bit(judge.name, self.view.opened), 0
         confirmed, others = split(box, _IS_CONFIRMED)
         opening = [(fates, other) for other in others]
@@ -303,7 +312,7 @@ class FateComparison(Exploration):
             opening.append((elsewhere, confirmed))
         for some, part in opening:
             for fate in some:
-                yield over if fate.counters[:1] == over.counters[:1] else decided.within, (fate,), part
+                yield over if fate.counters[:1] == over.counters[:1] else within, (fate,), part
 
     def _opening(self, box: PacketSpace) -> Iterator[tuple[PacketSpace, bool]]:
         """Yield parts of a box, and whether an accepted packet of them opens a session here."""
@@ -325,10 +334,9 @@ class FateComparison(Exploration):
 
     def _by_memory(self, fates: Sequence[PacketFate]) -> tuple[Sequence[PacketFate], Sequence[PacketFate]]:
         """Return the fates of sessions that the policy allowed before, and those of others."""
-        if self._bits is None or self.view.direction is None or self.view.is_expected:
+        if self._allowed is None or self.view.direction is None or self.view.is_expected:
             return (), fates
-        allowed = self.subject.memory.generation_mask | self._bits[1], sum(self._bits)
-        return _split_fates(fates, allowed)
+        return _split_fates(fates, self._allowed)
 
     def _groups(self, state: State) -> Iterator[tuple[Sequence[BoxClause], Sequence[int]]]:
         """Yield the classes of far ends by the clauses that they have; none decides about invalid packets."""

@@ -11,7 +11,7 @@ from sgagent.core.policy import LOOPBACK, UNIDENTIFIED, ResolvedInterface, Resol
 from sgagent.nft import ruleset as nft
 from sgagent.nft.names import entry_chain
 from sgagent.verify import Outcome
-from sgagent.verify.comparison import ProofMemo, ViewComparison
+from sgagent.verify.comparison import ViewComparison
 from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import JUDGED_HOOKS, SessionMemory, stated_memory
 from sgagent.verify.fate_comparison import (
@@ -79,12 +79,9 @@ def prove(
         most_cells=most_cells,
         most_differences=most_differences,
     )
-    memo = ProofMemo()
     try:
         for views in _views_by_link(subject):
-            comparison = _LinkComparison(subject, memo)
-            for view in views:
-                comparison.compare(view)
+            _compare_link(subject, views)
     except (UnsupportedStatementError, InconsistentProofError) as reason:
         return Proof(outcome=Outcome.UNKNOWN, cells=subject.cells, unsupported=(str(reason),))
     except RefutedError:
@@ -96,42 +93,35 @@ def prove(
     return Proof(outcome=Outcome.PROVED, cells=subject.cells)
 
 
-class _LinkComparison:
-    """Compare for all packets of a link."""
+def _compare_link(subject: Subject, views: Iterable[View]) -> None:
+    """Compare for all packets of a link.
 
-    def __init__(self, subject: Subject, memo: ProofMemo) -> None:
-        self._subject = subject
-        self._memo = memo
-        self._frames: dict[Hashable, Frame] = {}
-
-    def compare(self, view: View) -> None:
-        """Compare for all packets of a view.
-
-        Raises:
-            RefutedError: there is a packet for which the table does not do what the policy says.
-        """
-        judge = self._judge(view)
-        bit = self._subject.memory.elsewhere_bit(judge.name, view.opened) if judge else 0
-        if view.direction is not CtDirection.REPLY or not bit:
-            self._compare(view, None if view.direction is None else EVERY_MARK)
-            return
-        elsewhere, here = split_marks(EVERY_MARK, (bit, bit))
-        self._compare(view, here)
-        self._compare(replace(view, is_elsewhere=True), elsewhere)
-
-    def _compare(self, view: View, marks: Marks | None) -> None:
-        ViewComparison(self._subject, view, self._frame(view), self._memo).compare(marks)
-
-    def _frame(self, view: View) -> Frame:
+    Raises:
+        RefutedError: there is a packet for which the table does not do what the policy says.
+    """
+    frames: dict[Hashable, Frame] = {}
+    for view, marks in chain.from_iterable(_by_marks(subject, view) for view in views):
         key = (view.opened, view.is_elsewhere, view.family, view.hook in JUDGED_HOOKS)
-        if key not in self._frames:
-            has_members = self._subject.most_differences > 1
-            judge = self._judge(view)
-            self._frames[key] = make_frame(self._subject.compiled, judge, view, has_members=has_members)
-        return self._frames[key]
+        if key not in frames:
+            has_members = subject.most_differences > 1
+            frames[key] = make_frame(subject.compiled, _judge(subject, view), view, has_members=has_members)
+        ViewComparison(subject, view, frames[key]).compare(marks)
 
-    def _judge(self, view: View) -> ResolvedInterface | None:
-        return self._subject.policy.judge(view.link) if view.hook in JUDGED_HOOKS else None
+
+def _by_marks(subject: Subject, view: View) -> Iterator[tuple[View, Marks | None]]:
+    """Yield a view with the marks of its sessions; replies of entries not opened so here apart (§6.4)."""
+    judge = _judge(subject, view)
+    bit = subject.memory.elsewhere_bit(judge.name, view.opened) if judge else 0
+    if view.direction is not CtDirection.REPLY or not bit:
+        yield view, None if view.direction is None else EVERY_MARK
+        return
+    elsewhere, here = split_marks(EVERY_MARK, (bit, bit))
+    yield view, here
+    yield replace(view, is_elsewhere=True), elsewhere
+
+
+def _judge(subject: Subject, view: View) -> ResolvedInterface | None:
+    return subject.policy.judge(view.link) if view.hook in JUDGED_HOOKS else None
 
 
 def _views_by_link(subject: Subject) -> Iterator[Iterator[View]]:
