@@ -159,6 +159,30 @@ def test_a_killed_applier_is_noticed_at_once(owner: Applier) -> None:
             plane.observe()
 
 
+def test_how_an_applier_ended_is_known(owner: Applier) -> None:
+    """The signal that killed it is named, as often as somebody asks, and the context is left as ever."""
+    os.kill(owner.pid, signal.SIGKILL)
+    for _ in range(2):
+        assert owner.end_in_words() == "was killed by signal 9 (Killed)"
+
+
+def test_a_process_that_has_listed_leaves_nothing_behind(owner: Applier) -> None:
+    """The next request waits for it, whatever is asked for, so that no zombie stays."""
+    plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
+    bring(plane, tables.WHOLE)
+    with plane.open_listing() as listing, listing.makefile("rb") as whole:
+        assert len(children_of(owner.pid)) == 1
+        whole.read()
+    wait_for(lambda: not any(map(is_alive, children_of(owner.pid))), "the process to end")
+    plane.read_counters()
+    assert children_of(owner.pid) == []
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the process ids of a process's children, zombies too."""
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_an_applier_that_hangs_is_given_up(owner: Applier) -> None:
     """A call ends when its time is over, and a late answer is never taken for that to another question."""
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS, longest_call_seconds=0.2)

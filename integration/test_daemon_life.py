@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -166,6 +167,34 @@ def test_a_stop_is_said(running: Service) -> None:
     assert running.stop() == 0
     assert [event["rules"] for event in running.events("agent_stopped")] == ["stay in force"]
     assert "STOPPING=1" in running.notices()
+
+
+@pytest.mark.parametrize("is_in_a_change", (False, True), ids=("idle", "in_a_change"))
+def test_a_killed_applier_ends_the_agent_with_its_name(
+    running: Service, one_interface: Lab, *, is_in_a_change: bool
+) -> None:
+    """Log and last line name the process and the signal; the rules stay, and the next start applies."""
+    applier = running.applier_pid
+    if is_in_a_change:
+        running.define(definitions(WEB))
+        running.reload()
+    os.kill(applier, signal.SIGKILL)
+    assert running.wait_for_end() == 70
+    [event] = running.events("applier_lost")
+    reason = "was killed by signal 9 (Killed)"
+    assert (event["process_id"], event["process_name"], event["reason"]) == (
+        applier,
+        "sgagent-applier",
+        reason,
+    )
+    line = f"sgagent: sgagent-applier, process {applier}, which holds the privilege, is lost: {reason}"
+    assert f"\n{line} (" in running.log
+    assert not running.events("step_failed") + running.events("counters_not_read")
+    assert is_let_in(one_interface, CLIENT, HOST, 80)
+    assert not is_let_in(one_interface, CLIENT, HOST, 81)
+    running.define(definitions(DNS))
+    running.start()
+    assert not is_let_in(one_interface, CLIENT, HOST, 80)
 
 
 def test_a_configuration_may_come_through_a_pipe(agent: Service) -> None:

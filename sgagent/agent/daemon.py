@@ -139,7 +139,6 @@ class Daemon:
             while True:
                 happened = self.inbox.take(self._seconds_to_wait())
                 if LoopEvent.APPLIER_LOST in happened:
-                    self.event_log.error("applier_lost", rules="stay in force")
                     raise ApplierLostError("the process that holds the privilege has ended")
                 if LoopEvent.STOP in happened:
                     break
@@ -232,7 +231,7 @@ class Daemon:
         return now >= min(self._retry_at, self._waiting_ends_at) or is_expiry_due or are_names_changed
 
     def _try_step(self, *, fetch: bool, only_on_drift: bool = False) -> None:
-        """Do a step; one that fails is logged once and tried again.
+        """Do a step; one that fails is logged once and tried again, unless the applier is lost.
 
         Args:
             fetch: whether to ask the source.
@@ -244,6 +243,8 @@ class Daemon:
             if only_on_drift and (self.drift.is_held_back or not self._reconciler.has_drifted()):
                 return
             self._step(fetch=fetch)
+        except ApplierLostError:
+            raise
         except SgagentError as error:
             fault = str(error)
             self._retry_later()
@@ -334,6 +335,8 @@ class Daemon:
         self._reading_fault = None
         try:
             self.counting.poll()
+        except ApplierLostError:
+            raise
         except SgagentError as error:
             self._reading_fault = str(error)
         self._fault_log.log("counters_not_read", self._reading_fault)

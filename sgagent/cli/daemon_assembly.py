@@ -6,8 +6,8 @@ import argparse
 import gc
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -52,9 +52,9 @@ from sgagent.analysis.doctor.policy_fact import PolicyFact
 from sgagent.cli import inputs
 from sgagent.cli.configuration import parse_configuration, read_configuration
 from sgagent.core.binding import HostFacts
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import ApplierLostError, UsageError
 from sgagent.dataplane.dataplane import ApplierDataplane
-from sgagent.dataplane.generation import RulesetChange, RulesetNumber
+from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange, RulesetNumber
 from sgagent.dataplane.live_sessions import link_towards, list_listeners, sessions_at_listeners
 from sgagent.dataplane.privsep import Applier, watching_notices
 from sgagent.dataplane.routes import Routes
@@ -76,12 +76,15 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
     Args:
         options: of the command line.
         applier: does what needs privilege, and is waited for by the caller.
+
+    Raises:
+        ApplierLostError: the applier has ended or hangs; the rules stay active.
     """
     configuration = read_configuration(options)  # once, as it may be a pipe, or change
     settings = parse_configuration(configuration, options)
     gc.disable()  # a start makes many values and no cycles; the daemon enables it after its first step
     log_queue = log_in_background()
-    with ExitStack() as stack:
+    with _loss_logged(applier), ExitStack() as stack:
         dataplane = ApplierDataplane(applier.channel, mask=settings.enforcement.mark_mask)
         stack.enter_context(closing(dataplane))
         dataplane.refuse_another_owner()
@@ -94,6 +97,26 @@ def run_daemon(options: argparse.Namespace, applier: Applier) -> int:
         daemon.run()
         _keep_table(settings, dataplane, daemon.settled_table)
     return 0
+
+
+@contextmanager
+def _loss_logged(applier: Applier) -> Iterator[None]:
+    """Log the loss of the applier, with how it ended; no other process of this one could take its place."""
+    try:
+        yield
+    except ApplierLostError as error:
+        reason = applier.end_in_words() or str(error)
+        log: EventLog = structlog.get_logger()
+        log.error(  # noqa: TRY400 - the message says it all
+            "applier_lost",
+            process_id=applier.pid,
+            process_name=APPLIER_NAME,
+            reason=reason,
+            rules="stay in force",
+        )
+        message = f"{APPLIER_NAME}, process {applier.pid}, which holds the privilege, is lost: {reason}"
+        remedy = "the rules stay active; start the agent again, which starts both"
+        raise ApplierLostError(f"{message} ({remedy})") from error
 
 
 def _take_up(settings: Settings, dataplane: ApplierDataplane) -> StandingTable | None:

@@ -108,7 +108,7 @@ class _RequestHandler:
         """What the agent gets behind the answer."""
 
         self._readers: dict[Verb, int] = {}
-        """The processes that list or read for the agent, by what asked for them."""
+        """The processes that list or read for the agent, by what asked for them; gone at the next request."""
 
         self.followed: TrackedTable | None = None
         """From the beginning on."""
@@ -142,6 +142,9 @@ class _RequestHandler:
 
     def answer(self, kind: int, content: bytes) -> tuple[Reply, bytes]:
         """Return the answer to a request."""
+        self._readers = {
+            verb: pid for verb, pid in self._readers.items() if os.waitpid(pid, os.WNOHANG) == (0, 0)
+        }
         try:
             return Reply.DONE, self._do(applier_protocol.verb(kind), applier_protocol.decode(content))
         except (SgagentError, OSError, MalformedMessageError) as refusal:
@@ -265,6 +268,16 @@ class Applier:
     def __enter__(self) -> Self:
         """Return the applier."""
         return self
+
+    def end_in_words(self) -> str | None:
+        """Return how the process ended, like ``was killed by signal 9 (Killed)``; None if it runs on."""
+        if not privileges.ends_within(self.pid, _LONGEST_END_SECONDS):
+            return None
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert found is not None  # noqa: S101 - it has ended; for the type checker
+        if found.si_code == os.CLD_EXITED:
+            return f"ended with exit code {found.si_status}"
+        return f"was killed by signal {found.si_status} ({signal.strsignal(found.si_status)})"
 
     def __exit__(self, *_: object) -> None:
         """Close the channel, and wait until the applier has ended; one that does not is killed."""
