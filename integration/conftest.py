@@ -7,12 +7,15 @@ import os
 import signal
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab, lab
 from integration.machine import Machine, machine_in
-from integration.namespaces import remove_stale_namespaces
+from integration.namespaces import Namespace, network_namespace, remove_stale_namespaces
+from integration.service import Service, service_on
+from integration.traffic import Traffic, traffic
 
 
 def pytest_configure() -> None:
@@ -55,6 +58,28 @@ def one_interface() -> Iterator[Lab]:
     """Build a host with ``eth0`` and its peer."""
     with lab() as built:
         yield built
+
+
+@pytest.fixture
+def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host 10.0.0.11 and 2001:db8::11, and an agent that is not started yet."""
+    one_interface.add_host_addresses(["10.0.0.11", "2001:db8::11"])
+    with service_on(one_interface.host, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def busy(one_interface: Lab) -> Iterator[Traffic]:
+    """Return sessions to be opened."""
+    with traffic(one_interface) as made:
+        yield made
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """Make a network namespace and move the test into it."""
+    with network_namespace() as made, made.entered():
+        yield made
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from integration.lab import wait_for
-from integration.namespaces import Namespace, network_namespace
+from integration.namespaces import Namespace
 from integration.service import is_alive
 from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermittedError
 from sgagent.core.evaluate import Packet
@@ -40,13 +40,6 @@ MASK = 0xFFFF0000
 NET_ADMIN = 1 << 12
 _HEADER = struct.Struct(">BI")
 """Of a message: its kind, and the length of its content."""
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """Make a network namespace and move the test into it."""
-    with network_namespace() as made, made.entered():
-        yield made
 
 
 @pytest.fixture(params=[True, False], ids=["owned", "one-shot"])

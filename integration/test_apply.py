@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.control_client import query, send_command, status
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions
 from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -27,13 +25,11 @@ KILLS = 12
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host an address, and a running agent whose source lets port 80 in."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.define(definitions(WEB))
-        made.start()
-        yield made
+def agent(agent: Service) -> Service:
+    """Start an agent whose source lets port 80 in."""
+    agent.define(definitions(WEB))
+    agent.start()
+    return agent
 
 
 def written(agent: Service, text: str) -> str:
@@ -109,69 +105,12 @@ def test_what_is_confirmed_stays(agent: Service, one_interface: Lab) -> None:
     assert [entry["origin"] for entry in history(agent)] == ["source", "apply", "source"]
 
 
-def test_the_source_waits_while_something_is_on_trial(agent: Service, one_interface: Lab) -> None:
-    """The source's deliveries are in force once the trial is over, however that ends."""
-    apply(agent, SSH, within="60s")
-    agent.define(definitions(MAIL))
-    agent.reload()
-    agent.wait_for_event("reload_requested")
-    assert open_ports(one_interface) == {22}
-    assert query(agent, question="rollback")["answer"]["is_changed"]
-    assert open_ports(one_interface) == {25}
-    assert agent.events("rolled_back")[-1]["reason"] == "asked"
-
-
-def test_a_trial_outlives_a_kill(agent: Service, one_interface: Lab) -> None:
-    """The next agent takes the trial up with its remaining time, and it can be confirmed."""
-    version = apply(agent, SSH, within="60s")["version"]
-    agent.kill()
-    assert open_ports(one_interface) == {22}
-    agent.start()
-    assert open_ports(one_interface) == {22}
-    pending = status(agent)["pending"]
-    assert pending["version"] == version
-    assert pending["seconds_left"] < 60
-    assert query(agent, question="confirm")["answer"]["is_confirmed"]
-    assert status(agent)["held"]["version"] == version
-
-
-def test_time_goes_on_while_the_agent_is_dead(agent: Service, one_interface: Lab) -> None:
-    """An agent that starts after the time is up goes back before it says that it is ready."""
-    apply(agent, SSH, within="1s")
-    agent.kill()
-    terms = json.loads((agent.state / "pending.json").read_text().splitlines()[1])["record"]["terms"]
-    wait_for(lambda: time.monotonic() > terms["deadline"], "the time to be up", 5)
-    agent.start()
-    assert open_ports(one_interface) == {80}
-    assert agent.events("rolled_back")[-1]["reason"] == "unconfirmed"
-    assert not {"pending.json", "unconfirmed.json"} & {path.name for path in agent.state.iterdir()}
-
-
 def test_a_stop_gives_a_trial_up(agent: Service, one_interface: Lab) -> None:
     """The confirmed definitions stay in force when an agent was told to end."""
     apply(agent, SSH, within="60s")
     assert agent.stop() == 0
     assert open_ports(one_interface) == {80}
     assert agent.events("rolled_back")[-1]["reason"] == "stopped"
-
-
-@pytest.mark.long
-def test_a_first_policy_on_trial_leaves_nothing_behind(one_interface: Lab, tmp_path: Path) -> None:
-    """A host that enforced nothing is open again, by the agent that began the trial or by the next."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as agent:
-        agent.start()
-        for goes_on in (True, False):
-            answer = apply(agent, WEB, within="3s")
-            assert answer["goes_back_to"] is None
-            assert open_ports(one_interface) == {80}
-            if not goes_on:
-                agent.kill()
-                (agent.state / "pending.json").rename(agent.state / "unconfirmed.json")
-                agent.start()
-            wait_for_ports(one_interface, set(PORTS), 3 + NOTICED_SECONDS)
-            assert not agent.table()
-            assert status(agent)["posture"] == "nothing"
 
 
 def test_a_session_that_is_allowed_again_lives(agent: Service, one_interface: Lab) -> None:
@@ -207,51 +146,6 @@ def test_what_can_not_be_enforced_changes_nothing(agent: Service, one_interface:
     assert "--confirm-within soon" in ended.errors
     assert open_ports(one_interface) == {80}
     assert not (agent.state / "pending.json").exists()
-
-
-def test_one_trial_at_a_time(agent: Service, one_interface: Lab) -> None:
-    """A second one is refused, as is going back to a number."""
-    apply(agent, SSH, within="60s")
-    path = written(agent, definitions(MAIL))
-    for arguments in (("apply", path), ("apply", path, "--confirm-within", "9s"), ("rollback", "1")):
-        ended = agent.command(*arguments)
-        assert ended.status == 2
-        assert "a trial is running" in ended.errors
-    assert open_ports(one_interface) == {22}
-
-
-@pytest.mark.long
-def test_going_back_by_number(agent: Service, one_interface: Lab) -> None:
-    """The source's version is held back, over restarts, until the source has another one."""
-    agent.define(definitions(SSH))
-    wait_for_ports(one_interface, {22})
-    assert [entry["number"] for entry in history(agent)] == [2, 1]
-    assert [entry["is_in_force"] for entry in history(agent)] == [True, False]
-    ended = agent.command("rollback", "1")
-    assert ended.status == 0, ended.errors
-    assert open_ports(one_interface) == {80}
-    agent.kill()
-    agent.start()
-    assert open_ports(one_interface) == {80}
-    assert status(agent)["held"]["origin"] == "rollback"
-    assert query(agent, question="rollback")["answer"]["is_changed"]
-    assert open_ports(one_interface) == {22}
-    for number in (7, 4):
-        assert query(agent, question="rollback", number=number)["refused"]["reason"] == "wrong_use"
-    assert [entry["number"] for entry in history(agent)] == [4, 3, 2, 1]
-    assert history(agent)[0]["extent"]["rules"] == 1
-
-
-def test_a_damaged_entry_is_named(agent: Service) -> None:
-    """The history shows it, and going back to it is refused."""
-    agent.define(definitions(SSH))
-    agent.wait_for_event("ruleset_applied", 2)
-    (agent.state / "history" / "00000001.json").write_text("scribble")
-    ended = agent.command("history")
-    assert "(damaged)" in ended.output
-    assert "00000001.json" in ended.errors
-    for number in (1, None):
-        assert query(agent, question="rollback", number=number)["refused"]["reason"] == "wrong_use"
 
 
 def test_an_interrupted_command_is_carried_out_wholly_or_not_at_all(

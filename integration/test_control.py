@@ -7,13 +7,11 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import pytest
 
 from integration.control_client import status
 from integration.lab import Lab, wait_for
-from integration.service import METRICS_PORT, Ended, Service, definitions, is_let_in, service_on
+from integration.service import Ended, Service, definitions, is_let_in, service_on
 from tests.patience import PATIENCE
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -61,17 +59,6 @@ def answer(agent: Service, *arguments: str) -> Any:  # noqa: ANN401 - what a scr
     return json.loads(agent.command(*arguments, "--json").output)
 
 
-def probe(agent: Service, path: str) -> tuple[int, str]:
-    """Return the status and the text of a page."""
-    with (
-        agent.namespace.entered(),
-        contextlib.closing(HTTPConnection("127.0.0.1", METRICS_PORT)) as connection,
-    ):
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-
-
 def test_the_status_is_on_one_screen(agent: Service) -> None:
     """The status shows the policy, where and since when; the exit code says that it is in force."""
     found = answer(agent, "status")
@@ -95,13 +82,13 @@ def test_what_is_refused_shows_until_it_is_mended(agent: Service) -> None:
     assert (found["is_enforcing"], found["errors"]) == (True, 1)
     assert "security_groups" in found["first_errors"][0]
     assert "security_groups" in agent.command("status").output
-    assert probe(agent, "/readyz") == (
+    assert agent.get("/readyz") == (
         503,
         "the newest definitions have errors; the previous ones stay active\n",
     )
-    assert probe(agent, "/healthz") == (200, "ok\n")
+    assert agent.get("/healthz") == (200, "ok\n")
     agent.define(POLICY)
-    wait_for(lambda: probe(agent, "/readyz") == (200, "ok\n"), "the agent to be ready again", 5)
+    wait_for(lambda: agent.get("/readyz") == (200, "ok\n"), "the agent to be ready again", 5)
 
 
 def test_hits_are_those_of_the_metrics(agent: Service, one_interface: Lab) -> None:
@@ -373,17 +360,3 @@ def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: 
         assert "/proc/nowhere" in second.events("control_not_served")[0]["reason"]
         assert "table inet sgagent" in second.table()
         assert second.stop() == 0
-
-
-def test_a_host_without_a_snapshot_is_not_enforcing(agent: Service) -> None:
-    """The command exits with 1, and probes say why."""
-    agent.stop()
-    agent.namespace.remove_table("sgagent")
-    shutil.rmtree(agent.state)
-    agent.define(BROKEN)
-    agent.start()
-    ended = agent.command("status")
-    assert ended.status == 1
-    assert ended.output.startswith("not enforcing")
-    assert probe(agent, "/readyz")[0] == 503
-    assert answer(agent, "hits")["interfaces"] == []

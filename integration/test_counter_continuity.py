@@ -6,15 +6,14 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 from sgagent.nft.transactions import RESET_WATCH
 from sgagent.policy_test.packet_bytes import tcp
 
@@ -111,14 +110,6 @@ def policy(ports: frozenset[int]) -> str:
     for number, port in enumerate(sorted(ports)):
         text = text.replace(f"sgr-{number}}}", f"sgr-{port}}}").replace(f"sgr-{number},", f"sgr-{port},")
     return text
-
-
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host an address, and an agent that is not started yet."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
 
 
 @pytest.mark.long

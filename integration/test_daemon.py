@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions, service_on
-from integration.traffic import Traffic, traffic
+from integration.service import NOTICED_SECONDS, Service, definitions
+from integration.traffic import Traffic
 from tests.patience import PATIENCE
 
 HOST, CLIENT, OTHER = "10.0.0.11", "198.51.100.7", "198.51.100.8"
@@ -21,19 +19,11 @@ FOR_ONE = definitions(f"ingress accept 1 tcp 80/82 from {CLIENT}")
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give a host an address, and an agent that is not started yet and lets two clients in."""
-    one_interface.add_host_addresses([HOST])
-    with service_on(one_interface.host, tmp_path, is_forked=False) as made:
-        made.define(FOR_BOTH)
-        yield made
-
-
-@pytest.fixture
-def busy(one_interface: Lab) -> Iterator[Traffic]:
-    """Return sessions to be opened."""
-    with traffic(one_interface) as made:
-        yield made
+def agent(agent: Service) -> Service:
+    """Have an agent of its own program let two clients in; it is not started yet."""
+    agent.is_forked = False
+    agent.define(FOR_BOTH)
+    return agent
 
 
 def open_both(busy: Traffic) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.files.reader import DEBOUNCE_SECONDS, MISSING_SECONDS
 
@@ -29,25 +28,16 @@ def opening(*ports: int) -> str:
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+def agent(agent: Service) -> Service:
     """Run an agent that opens one port."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.define(opening(OPEN))
-        made.start()
-        yield made
+    agent.define(opening(OPEN))
+    agent.start()
+    return agent
 
 
 def wait_until_open(lab: Lab, port: int, seconds: float = NOTICED_SECONDS) -> None:
     """Wait until sessions to a port get in."""
     wait_for(lambda: is_let_in(lab, CLIENT, HOST, port), f"port {port} to open", seconds)
-
-
-def test_a_file_that_is_written_where_it_stands(agent: Service, one_interface: Lab) -> None:
-    """A document that is overwritten, and one beside it, are enforced in time."""
-    (agent.documents / "policy.yaml").write_text(opening(OTHER))
-    wait_until_open(one_interface, OTHER)
-    assert not is_let_in(one_interface, CLIENT, HOST, OPEN)
 
 
 def test_a_file_that_an_editor_replaces(agent: Service, one_interface: Lab) -> None:
@@ -91,18 +81,6 @@ def test_documents_that_vanish_and_come_back(agent: Service, one_interface: Lab)
     agent.wait_for_event("source_recovered")
     assert agent.metric("sgagent_source_up") == 1
     assert len(agent.events("source_failed")) == 1
-
-
-def test_a_document_that_is_half_written(agent: Service, one_interface: Lab) -> None:
-    """A document that takes its time to be written changes nothing before it is whole."""
-    text = opening(OPEN, OTHER)
-    with (agent.documents / "policy.yaml").open("w") as slow:
-        for start in range(0, len(text), 60):
-            slow.write(text[start : start + 60])
-            slow.flush()
-            assert is_let_in(one_interface, CLIENT, HOST, OPEN)
-    wait_until_open(one_interface, OTHER)
-    assert is_let_in(one_interface, CLIENT, HOST, OPEN)
 
 
 def version(agent: Service) -> str:

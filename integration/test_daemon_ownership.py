@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from pathlib import Path
@@ -58,12 +57,10 @@ WHAT_DIFFERED = dict(
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host an address, and an agent with a policy that is not started yet."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.define(definitions(WEB))
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent a policy; it is not started yet."""
+    agent.define(definitions(WEB))
+    return agent
 
 
 @pytest.fixture
@@ -151,19 +148,6 @@ def test_who_changes_the_table_again_and_again_raises_an_alarm(agent: Service) -
 def chain(agent: Service, name: str) -> str:
     """Return the listing of a chain of ours."""
     return agent.namespace.nft("list", "chain", "inet", "sgagent", name)
-
-
-def test_changes_of_other_tables_are_none_of_ours(agent: Service) -> None:
-    """Nobody is blamed for them, and nothing is done."""
-    agent.namespace.nft("add table inet sgagent")
-    agent.start()
-    for _ in range(10):
-        agent.namespace.nft("add table inet other { chain c { }; }; delete table inet other")
-    agent.reload()
-    agent.wait_for_event("reload_requested")
-    agent.define(definitions(DNS))
-    agent.wait_for_event("ruleset_applied", 2)
-    assert agent.events("drift_repaired") == []
 
 
 def test_a_second_agent_is_told_who_is_the_first(

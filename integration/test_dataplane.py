@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from integration.namespaces import Namespace, network_namespace
+from integration.namespaces import Namespace
 from sgagent.compiler.compilation import compile_
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
 from sgagent.dataplane.dataplane import LibnftablesDataplane
@@ -32,13 +32,6 @@ _RANDOM = settings(
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """Make a network namespace and move the test into it."""
-    with network_namespace() as made, made.entered():
-        yield made
 
 
 @pytest.fixture(params=[True, False], ids=["owned", "one-shot"])

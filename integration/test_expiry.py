@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in as is_admitted, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in as is_admitted
 from integration.traffic import traffic
 from tests.patience import PATIENCE
 
@@ -20,14 +18,6 @@ STAYS, LEAVES = "198.51.100.7", "198.51.100.8"
 LEAVES6 = "2001:db8:8::1"
 WATCH_SECONDS = 0.6
 LIFE_SECONDS = 6.0
-
-
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host addresses, and an agent that is not started yet."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
 
 
 def is_let_in(lab: Lab, source: str, destination: str) -> bool:

@@ -37,21 +37,6 @@ INWARDS, OUTWARDS = (
 CLOSED = ("egress drop 100 all -1/-1 to 0.0.0.0/0", "egress drop 100 all -1/-1 to ::/0")
 
 
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host addresses, and an agent that is not started yet."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def busy(one_interface: Lab) -> Iterator[Traffic]:
-    """Return sessions to be opened."""
-    with traffic(one_interface) as made:
-        yield made
-
-
 def policy(*rules: str) -> str:
     """Return a policy whose egress is closed but for rules."""
     return definitions(*rules, *CLOSED, addresses=ADDRESSES)
@@ -131,22 +116,6 @@ def test_what_neither_end_may_open_stops_and_goes_on_when_it_may_again(agent: Se
         assert not agent.events("conntrack_entries_ended")
         agent.define(policy(*INWARDS))
         busy.wait_until_all_talk()
-
-
-@pytest.mark.parametrize("configuration", ('mode = "observe"', 'sessions = "keep"'))
-def test_nothing_is_ended_where_nothing_is_cut(agent: Service, busy: Traffic, configuration: str) -> None:
-    """In observe mode, and where sessions are kept."""
-    agent.configure(f"[enforcement]\n{configuration}\n")
-    agent.define(policy(*INWARDS, *OUTWARDS))
-    agent.start()
-    open_all(busy, outwards=True)
-    with busy.running():
-        busy.wait_until_all_talk()
-        agent.define(policy(*INWARDS))
-        agent.wait_for_event("ruleset_applied", 2)
-        assert busy.silent_since(time.perf_counter(), WATCH_SECONDS) == {}
-        busy.settle(set(busy.sessions))
-    assert not agent.events("conntrack_entries_ended")
 
 
 def test_an_agent_that_died_before_it_ended_them_does_so_at_its_next_start(

@@ -154,25 +154,6 @@ def test_a_file_has_a_line_for_each_and_goes_on_after_a_restart(one_interface: L
     assert lines_of(path)[0]["time"].endswith("Z")
 
 
-def test_full_files_are_turned_over(one_interface: Lab, agent: Service) -> None:
-    """Under a flood as well: whole lines, each once, and no more files than are to be kept."""
-    path = agent.directory / "flows.log"
-    agent.configure(f'{OFTEN}output = "{path}"\nrotate_bytes = 65536\nkeep_files = 2\n')
-    agent.start()
-    for _ in range(4):
-        one_interface.send_ingress([to_port(port) for port in range(2000, 2200)])
-    wait_for(lambda: [line["number"] for line in lines_of(path)[-1:]] == [800], "the last one to be written")
-    assert agent.metric("sgagent_flow_log_flows_total", verdict="drop") == 800
-    names = sorted(entry.name for entry in agent.directory.glob("flows.log*"))
-    assert names[-2:] == ["flows.log.1", "flows.log.2"]
-    numbers = [
-        line["number"]
-        for name in ("flows.log.2", "flows.log.1", "flows.log")
-        for line in lines_of(agent.directory / name)
-    ]
-    assert numbers == list(range(numbers[0], 801))
-
-
 def test_a_session_that_is_cut_is_told_of_as_it_was_opened(one_interface: Lab, agent: Service) -> None:
     """At its next packet, which may be an answer (§6.3)."""
     lab = one_interface
@@ -193,16 +174,6 @@ def test_a_session_that_is_cut_is_told_of_as_it_was_opened(one_interface: Lab, a
     assert (flow["direction"], flow["decided_by"]) == ("ingress", "default")
     assert (flow["source"]["address"], flow["source"]["port"]) == (str(STRANGER), port)
     assert (flow["destination"]["address"], flow["destination"]["port"]) == ("10.0.0.11", 80)
-
-
-def test_observing_tells_of_what_would_be_dropped(one_interface: Lab, agent: Service) -> None:
-    """It gets in, and is told of as a drop that was not carried out (§9.1)."""
-    agent.configure('[enforcement]\nmode = "observe"\n')
-    agent.start()
-    assert one_interface.send_ingress([to_port(3306)]) == [True]
-    (flow,) = wait_for_flows(agent, 1)
-    assert (flow["verdict"], flow["mode"]) == ("drop", "observe")
-    assert "would, by the default" in agent.command("denied").output
 
 
 @pytest.mark.long

@@ -9,14 +9,13 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from integration.guest import GUEST_ADDRESS, GUEST_ADDRESS6, HOST_ADDRESS6, guest
 from integration.lab import Lab, wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
-from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions
 from integration.traffic import Traffic, traffic
 from sgagent.dataplane.flow_tables import FlowTable, list_flow_tables
 
@@ -71,14 +70,6 @@ def why_not() -> str:
 pytestmark = pytest.mark.skipif(
     bool(_reason := why_not()), reason=f"the kernel has no flow tables: {_reason}"
 )
-
-
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host addresses, and an agent that is not started yet."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

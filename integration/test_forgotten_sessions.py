@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from integration.enforcer import one_group
 from integration.lab import HOST_MAC, Lab, wait_for
-from integration.service import Service, service_on
+from integration.service import Service
 from integration.test_daemon_sessions import _REDIRECTED, _ZONED, is_heard
 from integration.traffic import Traffic, traffic
 
@@ -28,21 +27,6 @@ network_interfaces:
 """
 ADVANCED = f"version: 1\n{one_group(*ALLOWED, kind='advanced')}{INTERFACE}"
 BASIC = f"version: 1\n{one_group(*ALLOWED, *CLOSED)}{INTERFACE}"
-
-
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host addresses, and an agent that is not started yet."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def busy(one_interface: Lab) -> Iterator[Traffic]:
-    """Return sessions to be opened."""
-    with traffic(one_interface) as made:
-        yield made
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from integration.flood import ALLOWED, BY_DEFAULT, CLIENT, HOST, flooding, watch, watched
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, PROOF_SECONDS, Service, definitions, service_on
+from integration.service import NOTICED_SECONDS, PROOF_SECONDS, Service, definitions
 from sgagent.policy_test.packet_bytes import tcp
 from tests.patience import PATIENCE
 
@@ -44,14 +43,12 @@ BROKEN = {
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host an address, and an agent with guardrails that is not started yet."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        (tmp_path / "guardrails.yaml").write_text(GUARDRAILS)
-        configure(made, tmp_path)
-        made.define(GOOD)
-        yield made
+def agent(agent: Service, tmp_path: Path) -> Service:
+    """Give the agent guardrails; it is not started yet."""
+    (tmp_path / "guardrails.yaml").write_text(GUARDRAILS)
+    configure(agent, tmp_path)
+    agent.define(GOOD)
+    return agent
 
 
 def configure(agent: Service, directory: Path) -> None:
@@ -136,19 +133,6 @@ def test_a_guardrail_that_changes_counts_at_once(agent: Service, one_interface: 
         PROOF_SECONDS * PATIENCE,
     )
     assert "guardrail never-eighty-one is broken by the table" in agent.command("status").output
-
-
-def test_what_was_in_force_is_so_again_after_a_restart(agent: Service, one_interface: Lab) -> None:
-    """With the version still there that is refused."""
-    agent.start()
-    agent.define(BROKEN["never-eighty-one"])
-    agent.wait_for_event("snapshot_refused")
-    agent.kill()
-    agent.start()
-    agent.wait_for_event("snapshot_refused", 2)
-    assert passes(one_interface, ALLOWED)
-    assert not passes(one_interface, BY_DEFAULT)
-    assert agent.command("apply", str(agent.documents)).status == 2
 
 
 def test_the_kernels_table_is_held_to_them(agent: Service, one_interface: Lab) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -15,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from integration.control_client import send_command, status
 from integration.hanging import HangingFiles, hanging_files, mounted, why_not
 from integration.lab import Lab, wait_for
-from integration.service import Service, definitions, is_let_in, service_on
+from integration.service import Service, definitions, is_let_in
 from sgagent.sources.files.background import MOST_LEFT, Patience
 from tests.patience import PATIENCE
 
@@ -32,14 +29,6 @@ LATE_SECONDS = 2.0
 """After its end, a rule is gone at the latest; an order is carried out."""
 
 pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"no file system that hangs: {_reason}")
-
-
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host an address, and an agent that is not started yet."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture
@@ -174,28 +163,3 @@ def test_a_link_to_what_hangs_is_as_bad_and_no_worse(
         files.go_on()
         wait_for(lambda: is_up(agent), "the source")
         assert agent.stop() == 0
-
-
-def test_a_pipe_among_documents_hangs_nobody(agent: Service, one_interface: Lab) -> None:
-    """It is refused without being opened; the log names the remedy."""
-    agent.define(definitions(WEB))
-    agent.start()
-    os.mkfifo(agent.documents / "pipe.yaml")
-    wait_for(lambda: agent.metric("sgagent_snapshot_refused") == 1, "the refusal")
-    assert is_let_in(one_interface, CLIENT, HOST, 80)
-    assert "it is a pipe" in agent.command("status").output
-
-
-def test_an_order_whose_client_has_gone_is_not_carried_out(agent: Service, one_interface: Lab) -> None:
-    """The loop comes to it while it stands still, and its client does not wait for that."""
-    agent.define(definitions(WEB))
-    agent.start()
-    os.kill(agent.applier_pid, signal.SIGSTOP)
-    send_command(agent, question="mode", mode="observe").close()
-    os.kill(agent.applier_pid, signal.SIGCONT)
-    agent.wait_for_event("order_withdrawn")
-    assert status(agent)["mode_overrides"] == []
-    assert not is_let_in(one_interface, CLIENT, HOST, 22)
-    with send_command(agent, question="mode", mode="observe") as connection:
-        assert connection.makefile().readline()
-    assert is_let_in(one_interface, CLIENT, HOST, 22)

@@ -13,7 +13,7 @@ from integration.lab import Lab, wait_for
 from integration.namespaces import network_namespace
 from integration.nginx import PORT, TOKEN, Nginx, nginx_in, why_not
 from integration.service import Service, definitions, is_let_in, service_on
-from sgagent.core.errors import DocumentError, SourceUnavailableError
+from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.settings.sources import HttpsSourceSettings, ServerUrl
 from sgagent.signatures import PrivateKey
@@ -82,15 +82,6 @@ def test_two_changes_within_a_second(nginx: Nginx) -> None:
     first = source.fetch()
     nginx.publish(policy(81))
     assert source.fetch().snapshot != first.snapshot
-
-
-def test_what_is_not_there(nginx: Nginx) -> None:
-    """A missing file and one that is no document are refused."""
-    with pytest.raises(SourceUnavailableError, match="404 Not Found"):
-        source_of(nginx).fetch()
-    nginx.publish("<html>")
-    with pytest.raises(DocumentError):
-        source_of(nginx).fetch()
 
 
 def test_credentials(nginx: Nginx, tmp_path: Path) -> None:
@@ -200,27 +191,6 @@ def test_a_reboot_does_not_lose_the_way_to_the_server(stage: Stage) -> None:
     assert stage.agent.command("boot").status == 0
     stage.nginx.publish(policy(81))
     stage.agent.start()
-    stage.wait_until_open(81)
-
-
-def test_what_is_refused_is_refused_once(stage: Stage) -> None:
-    """And the policy stays."""
-    stage.agent.start()
-    stage.nginx.publish("<html>Sorry!</html>")
-    stage.agent.wait_for_event("snapshot_refused", seconds=SOON_SECONDS)
-    asked = len(stage.nginx.statuses())
-    wait_for(lambda: len(stage.nginx.statuses()) >= asked + 3, "three more questions", SOON_SECONDS)
-    assert len(stage.agent.events("snapshot_refused")) == 1
-    assert stage.lets_in(80)
-
-
-def test_a_reload_asks_at_once(stage: Stage) -> None:
-    """Whenever the next question would be due."""
-    path = stage.agent.directory / "sgagent.toml"
-    path.write_text(path.read_text().replace("poll_seconds = 1", "poll_seconds = 3600"))
-    stage.agent.start()
-    stage.nginx.publish(policy(81))
-    stage.agent.reload()
     stage.wait_until_open(81)
 
 

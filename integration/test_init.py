@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab
-from integration.service import Service, is_let_in, service_on
+from integration.service import Service, is_let_in
 
 HOST, HOST6 = ip_address("10.0.0.11"), ip_address("2001:db8::11")
 CLIENT, CLIENT6 = ip_address("198.51.100.7"), ip_address("2001:db8:7::1")
@@ -20,12 +18,10 @@ OBSERVE = '[enforcement]\nmode = "observe"\n'
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent on a host with addresses, which waits for its first documents."""
-    one_interface.add_host_addresses([str(HOST), str(HOST6)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.configure(OBSERVE)
-        yield made
+def agent(agent: Service) -> Service:
+    """Return an agent that waits for its first documents."""
+    agent.configure(OBSERVE)
+    return agent
 
 
 def test_the_first_policy_is_followed_and_drops_nothing(one_interface: Lab, agent: Service) -> None:

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,7 @@ from integration.enforcer import one_group
 from integration.guest import GUEST_ADDRESS, GUEST_ADDRESS6, guest
 from integration.lab import Lab, wait_for
 from integration.namespaces import Namespace, network_namespace
-from integration.service import Service, service_on
+from integration.service import Service
 from sgagent.policy_test.packet_bytes import icmp, tcp
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
@@ -137,14 +136,6 @@ def route(lab: Lab, *addresses: str) -> None:
     for address in addresses:
         host = "172.31.254.1" if ip_address(address).version == 4 else "fe80::5347:0:1"
         lab.peer.ip(f"route add {address} via {host} dev eth0 onlink")
-
-
-@pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host addresses, and a program that is not run yet."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        yield made
 
 
 def enforce(

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from itertools import product
-from pathlib import Path
 
 import pytest
 
 from integration.enforcer import Enforcer, enforcer, policy_of
 from integration.kernel_verdicts import LAYOUT, NOTRACK
 from integration.lab import Lab, lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions, service_on
+from integration.service import NOTICED_SECONDS, Service, definitions
 from sgagent.core.conditions import MOST_SOURCES
 from sgagent.core.model import Mode
 from sgagent.nft.marks import MarkLayout
@@ -58,14 +57,12 @@ def limited(burst: int = BURST, web: int = 80) -> str:
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet, on a host with an address of each family."""
-    one_interface.add_host_addresses([str(HOST), str(HOST6)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.verifies = True
-        made.configure()
-        made.define(limited())
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent a policy with a limit, and have it prove each table; it is not started yet."""
+    agent.verifies = True
+    agent.configure()
+    agent.define(limited())
+    return agent
 
 
 def admitted(lab: Lab, source: Address, sessions: int, first_port: int = 1024) -> int:

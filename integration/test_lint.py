@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
 from hashlib import sha256
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import Service, definitions, is_let_in, service_on
+from integration.service import Service, definitions, is_let_in
 from sgagent.core.binding import HostListener
 from sgagent.core.model import Family
 from sgagent.dataplane.live_sessions import list_listeners
@@ -26,12 +24,10 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.define(POLICY)
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent a policy; it is not started yet."""
+    agent.define(POLICY)
+    return agent
 
 
 def found(agent: Service, *arguments: str) -> dict[str, set[str]]:

@@ -30,7 +30,6 @@ NARROW = definitions(
     "ingress accept 2 tcp 80 from 0.0.0.0/0",
     addresses=ADDRESSES,
 )
-OBSERVE = '[enforcement]\nmode = "observe"\n'
 
 LOGIN_SERVER = """
 import os, socket, subprocess, sys
@@ -128,33 +127,6 @@ def test_the_first_start_names_them_too(agent: Service, sessions: Mapping[str, i
     assert order.index("session_cut_foreseen") < order.index("ruleset_applied") < order.index("session_cut")
 
 
-@pytest.mark.usefixtures("sessions")
-def test_observing_cuts_nobody(agent: Service) -> None:
-    """Nobody is named as long as nothing is dropped, and all are when that ends (§9.1)."""
-    agent.configure(OBSERVE)
-    agent.start()
-    agent.define(NARROW)
-    agent.wait_for_event("ruleset_applied", 2)
-    assert not agent.events("session_cut_foreseen")
-    agent.stop()
-    agent.configure()
-    agent.start()
-    assert {peer for _, peer, _, _ in foreseen(agent)} == {ADMIN, ADMIN6}
-
-
-@pytest.mark.usefixtures("sessions")
-def test_a_restart_names_nobody(agent: Service) -> None:
-    """Nothing changes, so nothing is looked at."""
-    agent.define(NARROW)
-    agent.start()
-    before = foreseen(agent)
-    agent.kill()
-    (agent.directory / "log").write_text("")
-    agent.start()
-    assert before
-    assert not agent.events("session_cut_foreseen")
-
-
 def in_a_session(agent: Service, lab: Lab, peer: str, address: str, *arguments: str) -> Ended:
     """Run a command in a session from the peer, as a login server does."""
     ended: list[Ended] = []
@@ -200,16 +172,6 @@ def test_a_one_shot_does_not_cut_its_own_session(agent: Service, bench: Lab, pee
     done = in_a_session(agent, bench, peer, address, "compile", "--yes")
     assert done.status == 0, done.errors
     assert agent.table()
-
-
-@pytest.mark.long
-def test_a_session_that_lives_on_stops_no_one_shot(agent: Service, bench: Lab) -> None:
-    """Where the policy allows the session, or only observes it, nothing has to be said."""
-    agent.define(definitions(f"ingress accept 1 tcp 2222 from {ADMIN}"))
-    assert in_a_session(agent, bench, ADMIN, HOST, "compile").status == 0
-    agent.define(definitions())
-    agent.configure(OBSERVE)
-    assert in_a_session(agent, bench, ADMIN, HOST, "compile").status == 0
 
 
 def test_what_a_login_server_told_is_believed(

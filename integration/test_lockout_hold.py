@@ -23,7 +23,6 @@ OPEN = definitions(
     "ingress accept 1 tcp 22 from 0.0.0.0/0", "ingress accept 1 tcp 22 from ::/0", addresses=ADDRESSES
 )
 SHUT = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", addresses=ADDRESSES)
-SHUT_TOO = definitions("ingress accept 1 tcp 443 from 0.0.0.0/0", addresses=ADDRESSES)
 LONG, SHORT = 600, int(15 * PATIENCE)
 Ends = tuple[socket.socket, socket.socket]
 """The far end of a session, and the near one."""
@@ -158,46 +157,6 @@ def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: 
 
 
 @pytest.mark.long
-def test_neither_a_restart_nor_a_further_change_enforces_it(agent: Service, bench: Lab, login4: Ends) -> None:
-    """The further change waits in its place, and apply enforces it."""
-    agent.start()
-    agent.define(SHUT)
-    agent.wait_for_event("change_held")
-    agent.kill()
-    agent.start()
-    assert status(agent)["held_change"] is not None
-    assert talks(login4)
-    agent.define(SHUT_TOO)
-    agent.wait_for_event("change_held", 3)
-    assert talks(login4)
-    assert agent.command("apply").status == 0
-    assert (opens(bench, 443), opens(bench, 80)) == (True, False)
-    assert not talks(login4)
-
-
-def test_what_is_taken_back_is_forgotten(agent: Service, login4: Ends) -> None:
-    """And a change that cuts nobody is enforced at once."""
-    agent.start()
-    agent.define(SHUT)
-    agent.wait_for_event("change_held")
-    agent.define(OPEN)
-    agent.wait_for_event("change_held_no_longer")
-    assert agent.metric("sgagent_change_held") == 0
-    assert talks(login4)
-
-
-@pytest.mark.long
-def test_without_a_login_and_by_default_nothing_waits(agent: Service, bench: Lab, login4: Ends) -> None:
-    """As for fleets."""
-    hold(agent, 0)
-    agent.start()
-    agent.define(SHUT)
-    wait_for(lambda: opens(bench, 80), "the change")
-    assert not talks(login4)
-    assert not agent.events("change_held")
-
-
-@pytest.mark.long
 def test_a_mode_on_trial_ends_by_itself(agent: Service, bench: Lab) -> None:
     """Enforcing is tried and given up: the login, which it stopped, goes on; confirmed, it stays."""
     agent.configure('[enforcement]\nmode = "observe"\n')
@@ -223,20 +182,6 @@ def expect_a_trial(agent: Service, bench: Lab, login: Ends) -> None:
     agent.wait_for_event("mode_rolled_back", seconds=2 * SHORT)
     wait_for(lambda: opens(bench, 443), "the mode of before")
     assert talks(login)
-
-
-@pytest.mark.long
-def test_a_mode_on_trial_ends_with_the_agent(agent: Service, bench: Lab) -> None:
-    """At a stop, and after a kill when the next one starts."""
-    agent.configure('[enforcement]\nmode = "observe"\n')
-    agent.define(SHUT)
-    agent.start()
-    for end in (agent.stop, agent.kill):
-        assert agent.command("mode", "enforce", "--confirm-within", "1h").status == 0
-        assert not opens(bench, 443)
-        end()
-        agent.start()
-        assert opens(bench, 443)
 
 
 @pytest.mark.long

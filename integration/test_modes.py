@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,11 @@ TWO = ONE + ONE.replace("eth0", "eth1")
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host an address, and a running agent that lets port 80 in."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.define(definitions(WEB))
-        made.start()
-        yield made
+def agent(agent: Service) -> Service:
+    """Start an agent that lets port 80 in."""
+    agent.define(definitions(WEB))
+    agent.start()
+    return agent
 
 
 def switch(agent: Service, *arguments: str) -> dict[str, tuple[str, bool]]:

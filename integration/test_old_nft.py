@@ -16,7 +16,7 @@ import pytest
 
 from bench.policies import invent
 from bench.sizes import Size
-from integration.namespaces import Namespace, network_namespace
+from integration.namespaces import Namespace
 from integration.test_units import asking_for
 from sgagent.compiler.compilation import compile_
 from sgagent.dataplane.dataplane import LibnftablesDataplane
@@ -70,13 +70,6 @@ def _tables() -> Iterator[Ruleset]:
         policy = example.policy()
         yield compile_(policy, _LAYOUT, first_state(policy.remembering, _LAYOUT), most_lines=0).ruleset
     yield asking_for("/")  # of all sockets' control groups, by a match that nft can't write
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """Make a network namespace and move the test into it."""
-    with network_namespace() as made, made.entered():
-        yield made
 
 
 @pytest.fixture

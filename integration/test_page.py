@@ -417,6 +417,10 @@ def test_the_graph_fits_and_shows_one_group(browser: Browser) -> None:
     assert browser.evaluate("getComputedStyle(document.querySelector('.drawing')).overflowX") == "auto"
 
 
+def _value(node: dict[str, dict[str, str]], key: str) -> str:
+    return str(node.get(key, {}).get("value", ""))
+
+
 def test_who_wants_no_page_has_none(wire: Lab, tmp_path: Path) -> None:
     """Pages for programs are there all the same."""
     with service_on(wire.peer, tmp_path) as other:
@@ -425,13 +429,3 @@ def test_who_wants_no_page_has_none(wire: Lab, tmp_path: Path) -> None:
         other.start()
         assert other.get("/")[0] == HTTPStatus.NOT_FOUND
         assert other.get("/healthz")[0] == HTTPStatus.OK
-
-
-def test_a_strangers_name_is_turned_away(agent: Service) -> None:
-    """A page of somebody else whose name leads to this host could read along otherwise."""
-    assert agent.get("/", host="evil.example")[0] == HTTPStatus.MISDIRECTED_REQUEST
-    assert agent.get("/", host=f"127.0.0.1:{METRICS_PORT}")[0] == HTTPStatus.OK
-
-
-def _value(node: dict[str, dict[str, str]], key: str) -> str:
-    return str(node.get(key, {}).get("value", ""))

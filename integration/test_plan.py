@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab
-from integration.service import Service, definitions, is_let_in, service_on
+from integration.service import Service, definitions, is_let_in
 from integration.test_lockout import session
 
 HOST, ADMIN, VISITOR = "10.0.0.11", "198.51.100.7", "198.51.100.8"
@@ -20,14 +18,12 @@ NEW = definitions(f"ingress drop 1 tcp 22 from {ADMIN}", "ingress accept 1 tcp 8
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+def agent(agent: Service) -> Service:
     """Return an agent that enforces the old definitions; the new ones lie beside them."""
-    one_interface.add_host_addresses([HOST])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.define(OLD)
-        made.start()
-        (tmp_path / "new.yaml").write_text(NEW)
-        yield made
+    agent.define(OLD)
+    agent.start()
+    (agent.directory / "new.yaml").write_text(NEW)
+    return agent
 
 
 def test_a_plan_against_the_running_agent(agent: Service, one_interface: Lab) -> None:

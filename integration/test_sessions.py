@@ -39,15 +39,6 @@ NARROW = one_group(
     "ingress accept 1 udp 54 from 198.51.100.0/24",
     f"egress drop 1 all -1/-1 to {FAR_REVOKED}",
 )
-FOLLOWED = """
-table inet testfollow {
-    chain early {
-        type filter hook prerouting priority 0; policy accept;
-        ct state new accept
-    }
-}
-"""
-"""Somebody else's table, which makes conntrack follow sessions."""
 
 FOREIGN_MARK = """
 table inet testmark {
@@ -174,16 +165,6 @@ def test_more_interfaces_than_slots_are_all_judged() -> None:
             busy.wait_until_all_talk()
             moment = agent.enforce(policy_of(NARROW, Mode.ENFORCE, **dict.fromkeys(names, "sg-1")))
             assert_cut(busy, moment, {f"{name} leaves" for name in names})
-
-
-def test_sessions_older_than_the_agent_are_judged_too(agent: Enforcer, busy: Traffic) -> None:
-    """Sessions that conntrack followed before there was a policy are judged by their opening (§6.3)."""
-    agent.lab.load(FOLLOWED)
-    open_all(busy)
-    with busy.running():
-        busy.wait_until_all_talk()
-        moment = agent.enforce(policy_of(NARROW, eth0="sg-1"))
-        assert_cut(busy, moment, REVOKED)
 
 
 def test_a_change_that_only_opens_cuts_nothing(agent: Enforcer, busy: Traffic) -> None:

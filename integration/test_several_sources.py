@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from integration.enforcer import one_group
 from integration.lab import HOST_MAC, Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, service_on
+from integration.service import NOTICED_SECONDS, Service
 from sgagent.policy_test.packet_bytes import tcp
 from tests.signing import KEY, signature_of
 
@@ -37,18 +36,16 @@ def own(port: int) -> str:
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+def agent(agent: Service, tmp_path: Path) -> Service:
     """Return an agent of two directories that is not started yet."""
-    one_interface.add_host_addresses([str(HOST)])
-    with service_on(one_interface.host, tmp_path) as made:
-        tables = [f'[[source]]\npath = "{tmp_path}/{name}"\n' for name in ("fleet", "own")]
-        configuration = tmp_path / "sgagent.toml"
-        _, state, rest = configuration.read_text().partition("[state]")
-        signature = f'[signature]\npublic_keys = ["{KEY.public}"]\n'
-        configuration.write_text("".join((*tables, signature, state, rest)))
-        for name in ("fleet", "own"):
-            (tmp_path / name).mkdir()
-        yield made
+    tables = [f'[[source]]\npath = "{tmp_path}/{name}"\n' for name in ("fleet", "own")]
+    configuration = tmp_path / "sgagent.toml"
+    _, state, rest = configuration.read_text().partition("[state]")
+    signature = f'[signature]\npublic_keys = ["{KEY.public}"]\n'
+    configuration.write_text("".join((*tables, signature, state, rest)))
+    for name in ("fleet", "own"):
+        (tmp_path / name).mkdir()
+    return agent
 
 
 def publish(agent: Service, name: str, text: str, serial: int) -> None:

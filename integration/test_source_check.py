@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from integration.flood import flooding, watch
 from integration.lab import Lab, wait_for
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 from sgagent.policy_test.packet_bytes import Address, icmpv6, tcp, udp
 
 OWN, SECONDARY, DELEGATED, NEW = map(ip_address, ("10.0.0.11", "10.0.0.12", "10.0.8.3", "10.0.0.13"))
@@ -27,13 +25,11 @@ _IP_TRANSPARENT = 19
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet, on a host with an address of each family."""
-    one_interface.add_host_addresses([str(OWN), str(OWN6)])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.configure(CHECKED)
-        made.define(definitions(*RULES, addresses=ADDRESSES))
-        yield made
+def agent(agent: Service) -> Service:
+    """Have the agent check sources; it is not started yet."""
+    agent.configure(CHECKED)
+    agent.define(definitions(*RULES, addresses=ADDRESSES))
+    return agent
 
 
 def leaves(lab: Lab, source: Address) -> bool:

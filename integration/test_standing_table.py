@@ -6,15 +6,13 @@ import itertools
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import pytest
 
-from integration.lab import Lab
-from integration.namespaces import Namespace, network_namespace
-from integration.service import Service, definitions, service_on
+from integration.namespaces import Namespace
+from integration.service import Service, definitions
 from sgagent.agent.state.standing_table import FILE_NAME
 from sgagent.dataplane.dataplane import TableDataplane
 from sgagent.dataplane.generation import RulesetNumber
@@ -63,13 +61,6 @@ class Owner:
         assert number is not None
         self.plane.close()
         return number
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """Make a network namespace and move the test into it."""
-    with network_namespace() as made, made.entered():
-        yield made
 
 
 def some_table(first: int) -> Ruleset:
@@ -175,15 +166,13 @@ def test_what_changes_after_the_table_was_taken_up_is_seen(namespace: Namespace)
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+def agent(agent: Service) -> Service:
     """Run an agent that proves each table that it applies, as by default."""
-    one_interface.add_host_addresses(["10.0.0.11"])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.verifies = True
-        made.configure()
-        made.define(definitions(WEB))
-        made.start()
-        yield made
+    agent.verifies = True
+    agent.configure()
+    agent.define(definitions(WEB))
+    agent.start()
+    return agent
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from integration.namespaces import Namespace, network_namespace
+from integration.namespaces import Namespace
 from sgagent.core.errors import KernelRefusedError
 from sgagent.dataplane.generation import MISSED, RulesetChange, RulesetEvents
 from sgagent.dataplane.table import Applied, PrivilegedTable
@@ -50,13 +50,6 @@ class LastMessages(RulesetEvents):
     def read(self) -> Iterator[RulesetChange]:
         """Yield the changes, which then say nothing of tables."""
         return (replace(change, is_of_table=False) for change in super().read())
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """Make a network namespace and move the test into it."""
-    with network_namespace() as made, made.entered():
-        yield made
 
 
 def apply_with(namespace: Namespace, chains: int) -> tuple[TrackedTable, Applied, list[RulesetChange]]:

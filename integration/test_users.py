@@ -9,12 +9,11 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from integration.lab import HOST_MAC, Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, service_on
+from integration.service import NOTICED_SECONDS, Service
 from sgagent.core.conditions import LAST_USER
 from tests.patience import PATIENCE
 
@@ -47,14 +46,12 @@ network_interfaces:
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet, on a host with an address of each family."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.verifies = True
-        made.configure()
-        made.define(definitions())
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent rules for users, and have it prove each table; it is not started yet."""
+    agent.verifies = True
+    agent.configure()
+    agent.define(definitions())
+    return agent
 
 
 @contextmanager

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import os
 import re
 import signal
 import socket
 import struct
-import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +16,6 @@ import pytest
 from integration.control_client import status
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
-from sgagent.agent.verification import LONGEST_WAIT_SECONDS
 from sgagent.netlink import ACK, NESTED, NETLINK_NETFILTER, REQUEST, attribute, messages_in
 
 HOST = "10.0.0.11"
@@ -40,15 +35,13 @@ PROOF_SECONDS = 60.0
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
+def agent(agent: Service) -> Service:
     """Run an agent that proves each table that it applies."""
-    one_interface.add_host_addresses([HOST])
-    with service_on(one_interface.host, tmp_path) as made:
-        made.verifies = True
-        made.configure()
-        made.define(WEB)
-        made.start()
-        yield made
+    agent.verifies = True
+    agent.configure()
+    agent.define(WEB)
+    agent.start()
+    return agent
 
 
 def proofs(agent: Service) -> float:
@@ -199,53 +192,6 @@ def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
     assert agent.stop() == 0
 
 
-@pytest.mark.long
-def test_a_proving_process_that_is_killed_while_idle_proves_the_next_change(agent: Service) -> None:
-    """Again and again; a proved table stays proved, as it is the same."""
-    wait_for_proofs(agent, 1)
-    for killed in (1, 2):
-        pid = prover_pid(agent)
-        os.kill(pid, signal.SIGKILL)
-        agent.define(WEB_AND_SSH if killed % 2 else WEB)
-        agent.wait_for_event("ruleset_applied", 1 + killed)
-        agent.wait_for_event("verification_ended", killed, seconds=PROOF_SECONDS)
-        agent.wait_for_proof()
-        assert prover_pid(agent) != pid
-
-
-@pytest.mark.long
-def test_changes_that_never_pause_are_proved(agent: Service) -> None:
-    """A change follows each other within 40 ms; within the longest wait the table is listed between two."""
-    wait_for_proofs(agent, 1)
-    with changes_without_pause(agent):
-        agent.wait_for_event("ruleset_applied", 20, PROOF_SECONDS)
-        before = proofs(agent)
-        wait_for(lambda: proofs(agent) > before, "a proof", 4 * LONGEST_WAIT_SECONDS)
-        assert 1 not in {agent.command("verify").status for _ in range(4)}, "of another moment"
-    agent.wait_for_proof()
-    assert agent.events("table_refuted") == []
-
-
-@contextlib.contextmanager
-def changes_without_pause(agent: Service) -> Iterator[None]:
-    """Change the definitions each 40 ms."""
-    is_over = threading.Event()
-
-    def change() -> None:
-        for text in itertools.cycle((WEB_AND_SSH, WEB)):
-            if is_over.wait(0.04):
-                return
-            agent.define(text)
-
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
 def test_the_proving_process_has_no_privilege_and_ends_with_the_agent(agent: Service) -> None:
     """It holds no capability and no way to the applier, and a killed agent leaves none behind."""
     wait_for_proofs(agent, 1)
@@ -290,17 +236,6 @@ def test_definitions_are_compared_in_the_modes_of_the_host(agent: Service) -> No
     assert agent.command("verify").status == 0
     (agent.directory / "state" / "modes.json").unlink()
     assert agent.command("verify").status == 1, "it only observes"
-
-
-def test_what_is_not_understood_is_named(agent: Service) -> None:
-    """The outcome is neither."""
-    assert agent.stop() == 0
-    agent.namespace.nft("insert", "rule", "inet", "sgagent", "prerouting", "meta", "length", "100", "drop")
-    unknown = agent.command("verify", "--json")
-    assert unknown.status == 3
-    said = json.loads(unknown.output)
-    assert said["outcome"] == "unknown"
-    assert any("length" in one for one in said["unsupported"])
 
 
 def test_a_condition_that_nft_can_not_show_is_no_proof(agent: Service) -> None:

@@ -287,7 +287,7 @@ def test_what_the_kernel_refuses_is_tried_again(machine: Machine) -> None:
 
 
 def test_open_sessions_are_looked_at_before_each_change(machine: Machine) -> None:
-    """The first one too; not where nothing changes, nor where a table is only mended (§7.4)."""
+    """The first one too; not where nothing changes, as over a restart, nor where a table is mended (§7.4)."""
     agent, machine.cut = machine.reconciler(), (LOGIN,)
     first = agent.step(fetch=True)
     assert [old for old, _ in machine.previewed] == [None]
@@ -300,6 +300,8 @@ def test_open_sessions_are_looked_at_before_each_change(machine: Machine) -> Non
     second = agent.step(fetch=True)
     assert machine.previewed[1:] == [(first.policy, second.policy)]
     assert second.sessions_cut == (LOGIN,)
+    machine.reconciler().step(fetch=True)
+    assert len(machine.previewed) == 2
 
 
 def test_a_change_that_the_kernel_refuses_cuts_nothing(machine: Machine) -> None:
@@ -311,9 +313,10 @@ def test_a_change_that_the_kernel_refuses_cuts_nothing(machine: Machine) -> None
 def test_sessions_that_are_kept_are_not_cut(machine: Machine) -> None:
     """With ``sessions = "keep"`` only the first table ends any: it finds sessions that nobody allowed."""
     agent = machine.reconciler('[enforcement]\nsessions = "keep"\n')
-    agent.step(fetch=True)
+    first = agent.step(fetch=True)
     machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
-    assert agent.step(fetch=True).outcome is StepEnd.APPLIED
+    second = agent.step(fetch=True)
+    assert (second.outcome, second.state) == (StepEnd.APPLIED, first.state)
     assert len(machine.previewed) == 1
 
 

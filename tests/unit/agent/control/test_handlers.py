@@ -368,6 +368,9 @@ def test_going_back_while_the_source_is_away(machine: Machine) -> None:
     agent.commands.rollback(agent.step, 1)
     machine.source.write(B)
     assert agent.fetch() == version(A)
+    held = agent.commands.manual_override().held
+    assert held is not None
+    assert held.origin is Trigger.ROLLBACK
     machine.source.write(C)
     assert agent.fetch() == version(C)
 
