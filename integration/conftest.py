@@ -61,10 +61,16 @@ def one_interface() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Give the host 10.0.0.11 and 2001:db8::11, and an agent that is not started yet."""
+def bench(one_interface: Lab) -> Lab:
+    """Give the host 10.0.0.11 and 2001:db8::11; some tests have another bench."""
     one_interface.add_host_addresses(["10.0.0.11", "2001:db8::11"])
-    with service_on(one_interface.host, tmp_path) as made:
+    return one_interface
+
+
+@pytest.fixture
+def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
+    """Give the host of the bench an agent that is not started yet."""
+    with service_on(bench.host, tmp_path) as made:
         yield made
 
 

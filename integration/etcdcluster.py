@@ -15,13 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from integration.lab import wait_for
-from integration.namespaces import (
-    CommandError,
-    Namespace,
-    network_namespace,
-    run,
-    set_network_namespace,
-)
+from integration.namespaces import CommandError, Namespace, network_namespace, run, set_network_namespace
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from tests.patience import PATIENCE
 
@@ -150,13 +144,7 @@ class Cluster:
         who = [] if user is None else [f"--user={user}"]
         return run(
             *("ip", "netns", "exec", asked[0].namespace.name),
-            *(
-                "etcdctl",
-                f"--endpoints={endpoints}",
-                "--dial-timeout=2s",
-                *who,
-                *arguments,
-            ),
+            *("etcdctl", f"--endpoints={endpoints}", "--dial-timeout=2s", *who, *arguments),
         )
 
     def leader(self) -> Member:

@@ -178,9 +178,7 @@ def outwards(lab: Lab, link: str, port: int = PORT + 1) -> Passed:
             *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
             *("/usr/bin/python3", "-c", _AS_NOBODY, link, str(COUNT), str(port)),
         )
-        lab.host.run(
-            *("/usr/bin/python3", "-c", _AS_NOBODY, "eth0", "1", str(port + 1)),
-        )
+        lab.host.run(*("/usr/bin/python3", "-c", _AS_NOBODY, "eth0", "1", str(port + 1)))
         counts = {(4, port): 0, (6, port): 0, (4, port + 1): 0, (6, port + 1): 0}
 
         def look() -> bool:

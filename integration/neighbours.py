@@ -384,17 +384,12 @@ PLANTED = (
         ("br0",),
     ),
     Neighbour(
-        "a bound port of a bridge",
-        BRIDGE_WITH_PORT,
-        frozenset({("lower_device", "eth0", None, None)}),
+        "a bound port of a bridge", BRIDGE_WITH_PORT, frozenset({("lower_device", "eth0", None, None)})
     ),
     _of_host("a gateway", sysctl(net__ipv4__ip_forward=1), "forwarding"),
     _of_host(
         "a gateway of IPv6",
-        both(
-            ip("address add fd00:1::11/64 dev eth1 nodad"),
-            sysctl(net__ipv6__conf__all__forwarding=1),
-        ),
+        both(ip("address add fd00:1::11/64 dev eth1 nodad"), sysctl(net__ipv6__conf__all__forwarding=1)),
         "forwarding",
     ),
 )
@@ -534,11 +529,7 @@ PLANTED_WITH_MODULES = (
     ),
     Neighbour(
         "a bound macvlan above a bridge with br_netfilter",
-        both(
-            BR_NETFILTER,
-            BRIDGE_WITH_PORT,
-            ip("link add mv0 link br0 type macvlan mode bridge"),
-        ),
+        both(BR_NETFILTER, BRIDGE_WITH_PORT, ip("link add mv0 link br0 type macvlan mode bridge")),
         frozenset({("other_name", "mv0", None, None)}),
         ("mv0",),
     ),
@@ -554,11 +545,7 @@ PLANTED_WITH_MODULES = (
         ("br0.5",),
     ),
     _one("a flow table", FLOW_TABLE, "flow_table"),
-    Neighbour(
-        "IPVS by NAT",
-        ipvs,
-        frozenset({("invalid_by_design", "eth0", None, None)}),
-    ),
+    Neighbour("IPVS by NAT", ipvs, frozenset({("invalid_by_design", "eth0", None, None)})),
 )
 """Those that need modules; Debian's kernel has them."""
 
@@ -932,7 +919,7 @@ CLEAN = (
                 compat.connmark(mode=1, mask=0x0F00, of_packet=0x0F00),
                 compat.connmark(mode=2, mask=0x0F00, of_packet=0x0F00),
                 compat.matches_connmark(0x0200, 0x0F00),
-            ),
+            )
         ),
     ),
     CleanHost(
@@ -982,9 +969,7 @@ CLEAN = (
         "libvirt",
         both(
             ip(
-                "link add virbr0 type bridge",
-                "address add 192.168.122.1/24 dev virbr0",
-                "link set virbr0 up",
+                "link add virbr0 type bridge", "address add 192.168.122.1/24 dev virbr0", "link set virbr0 up"
             ),
             ip("link delete eth1"),
             ruleset(LIBVIRT),
@@ -1039,10 +1024,7 @@ CLEAN_WITH_MODULES = (
     ),
     CleanHost(
         "a bridge of guests with br_netfilter",
-        both(
-            BR_NETFILTER,
-            ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1"),
-        ),
+        both(BR_NETFILTER, ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1")),
     ),
     CleanHost("IPVS that conntrack follows", both(ipvs, sysctl(net__ipv4__vs__conntrack=1))),
     CleanHost(

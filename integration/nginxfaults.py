@@ -111,9 +111,7 @@ FAULTS = (
     Fault("redirects to plain HTTP", "/unencrypted/policy.yaml"),
     Fault("redirects in a circle", "/circle/policy.yaml"),
     Fault(
-        "serves a file that is too large",
-        "/large.yaml",
-        publishing(b"#" * (LIMIT_BYTES + 1), "large.yaml"),
+        "serves a file that is too large", "/large.yaml", publishing(b"#" * (LIMIT_BYTES + 1), "large.yaml")
     ),
     Fault(
         "serves a gzip bomb (`gzip_static`)",
@@ -127,11 +125,7 @@ FAULTS = (
     ),
     Fault("serves a page for people", "/page.yaml", publishing(b"<html>Sorry!</html>", "page.yaml")),
     Fault("finds nobody behind it", "/behind/policy.yaml"),
-    Fault(
-        "gets no answer from behind it",
-        "/behind/policy.yaml",
-        behind(lambda wire, _request: wire.hang()),
-    ),
+    Fault("gets no answer from behind it", "/behind/policy.yaml", behind(lambda wire, _request: wire.hang())),
     Fault("gets no HTTP from behind it", "/behind/policy.yaml", behind(sending(b"\x00\xff" * 100))),
     Fault("gets half of an answer from behind it", "/behind/policy.yaml", behind(sending(LONG))),
     Fault("gets an answer without its last chunk", "/behind/policy.yaml", behind(sending(CHUNK))),

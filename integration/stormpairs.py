@@ -432,10 +432,7 @@ OF_LINKS = (
     _pair(
         "group_object",
         "a group as an object gets a member more, single addresses and a network",
-        Side(
-            rules=("drop 1 udp 82 sg-app", *_BROAD),
-            members={"sg-app": ("bad1", "h50")},
-        ),
+        Side(rules=("drop 1 udp 82 sg-app", *_BROAD), members={"sg-app": ("bad1", "h50")}),
         members={"sg-app": ("bad1", "h50", "h60", "bad2")},
         forbidden=("udp bad1 82", "udp h50 82"),
         allowed=("udp good 82",),

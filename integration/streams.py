@@ -389,11 +389,7 @@ class Storm:
             self._sinks[port] = opened
 
 
-_PART_OF_FIRST_PACKETS = {
-    Kind.FORBIDDEN: Part.NEW,
-    Kind.ALLOWED: Part.NEW,
-    Kind.DIFFERING: Part.OPENING,
-}
+_PART_OF_FIRST_PACKETS = {Kind.FORBIDDEN: Part.NEW, Kind.ALLOWED: Part.NEW, Kind.DIFFERING: Part.OPENING}
 _LASTING_PARTS = {
     Kind.FORBIDDEN: (Part.OPENING, Part.FOLLOWING),
     Kind.ALLOWED: (Part.OPENING, Part.FOLLOWING, Part.ANSWERING),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from integration.lab import Lab, lab, wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 
 SETTINGS = {"bridge-nf-call-iptables": "10.1.0", "bridge-nf-call-ip6tables": "fd01:"}
 """Of br_netfilter, with the network of the family."""
@@ -60,13 +59,12 @@ def guests(bench: Lab) -> Iterator[tuple[Namespace, Namespace]]:
 
 
 @pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent for the bridge that is not started yet."""
-    with service_on(bench.host, tmp_path) as made:
-        made.verifies = True
-        made.define(definitions(*SHUT, mac_address=""))
-        made.configure(BOUND)
-        yield made
+def agent(agent: Service) -> Service:
+    """Have the agent judge the bridge; it is not started yet."""
+    agent.verifies = True
+    agent.define(definitions(*SHUT, mac_address=""))
+    agent.configure(BOUND)
+    return agent
 
 
 def hooks(bench: Lab, values: dict[str, int]) -> None:

@@ -93,10 +93,7 @@ def test_the_container_enforces(podman: Podman, one_interface: Lab) -> None:
     saved = podman.execute("nft", "--stateless", "list", "table", "inet", "sgagent")
     podman.compose(lab.host, "stop")
     assert lets_in(lab) == ONLY_WEB
-    for close in (
-        lambda: podman.run(*boot_command(), network=lab.host),
-        lambda: lab.load(saved),
-    ):
+    for close in (lambda: podman.run(*boot_command(), network=lab.host), lambda: lab.load(saved)):
         lab.host.remove_table("sgagent")  # as a boot does
         assert lets_in(lab) == OPEN
         close()

@@ -8,13 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from integration.lab import HOST_MAC, Lab, lab, wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 from sgagent.policy_test.packet_bytes import tcp
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -38,13 +37,6 @@ def bench() -> Iterator[Lab]:
     with lab("eth0", "eth1") as built:
         built.add_host_addresses([str(HOST)])
         yield built
-
-
-@pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet."""
-    with service_on(bench.host, tmp_path) as made:
-        yield made
 
 
 def enters(bench: Lab, interface: str, port: int = 81) -> bool:

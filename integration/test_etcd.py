@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import MappingProxyType
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
-from integration.etcdcluster import CLIENT_PORT, Cluster, etcd_cluster
+from integration.etcdcluster import CLIENT_PORT, Cluster, Member, etcd_cluster
 from integration.lab import wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
 from sgagent.core.binding import HandBinding
@@ -166,6 +166,23 @@ def wait_for_port(source: EtcdSource, port: int, seconds: float = SOON) -> float
         return False
 
     return wait_for(is_there, f"the rule for port {port}", seconds)
+
+
+@contextmanager
+def followed(desk: Desk) -> Iterator[EtcdSource]:
+    """Publish a rule for port 80, and follow it on a host that is bound to its group."""
+    desk.publish(definitions(80))
+    source = desk.source("sg-web")
+    with desk.namespace.entered(), source.watch(lambda: None):
+        wait_for_port(source, 80)
+        yield source
+
+
+def asked_member(desk: Desk) -> Member:
+    """Return the one member that the host is connected to."""
+    peers = desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
+    (asked,) = [member for member in desk.cluster.members if f" {member.address}:2379" in peers]
+    return asked
 
 
 class EtcdOrigin:
@@ -338,10 +355,8 @@ def test_a_key_that_nobody_published(desk: Desk) -> None:
 
 def test_interfaces_that_vanish_are_no_empty_policy(desk: Desk) -> None:
     """A host that finds none of its own, where some were published and are gone, keeps its policy."""
-    desk.publish(definitions(80))
-    source = desk.source("sg-web")
-    with desk.namespace.entered(), source.watch(lambda: None):
-        wait_for_port(source, 80)
+    with followed(desk):
+        pass
     desk.cluster.etcdctl("del", "--prefix", desk.layout.key("interfaces"), through=desk.cluster.members)
     with desk.namespace.entered(), pytest.raises(DocumentError, match="2 interfaces were published, and 0"):
         desk.source("sg-web").fetch()
@@ -420,10 +435,7 @@ def test_a_lease_is_renewed_through_a_proxy(desk: Desk) -> None:
 
 def test_the_leader_is_killed(own_desk: Desk) -> None:
     """Followers go on with another member, and hear of the next publication."""
-    own_desk.publish(definitions(80))
-    source = own_desk.source("sg-web")
-    with own_desk.namespace.entered(), source.watch(lambda: None):
-        wait_for_port(source, 80)
+    with followed(own_desk) as source:
         own_desk.cluster.leader().kill()
         own_desk.publish(definitions(81))
         wait_for_port(source, 81)
@@ -432,10 +444,7 @@ def test_the_leader_is_killed(own_desk: Desk) -> None:
 @pytest.mark.long
 def test_an_empty_disk_is_no_empty_policy(own_desk: Desk) -> None:
     """All members are lost with their disks: it is refused until somebody publishes again."""
-    own_desk.publish(definitions(80))
-    source = own_desk.source("sg-web")
-    with own_desk.namespace.entered(), source.watch(lambda: None):
-        wait_for_port(source, 80)
+    with followed(own_desk) as source:
         for member in own_desk.cluster.members:
             member.kill()
             member.wipe()
@@ -456,10 +465,7 @@ def test_an_empty_disk_is_no_empty_policy(own_desk: Desk) -> None:
 
 def test_changes_during_a_lost_connection(own_desk: Desk) -> None:
     """They are found afterwards, also if the store has forgotten the revisions between."""
-    own_desk.publish(definitions(80))
-    source = own_desk.source("sg-web")
-    with own_desk.namespace.entered(), source.watch(lambda: None):
-        wait_for_port(source, 80)
+    with followed(own_desk) as source:
         for port, is_compacted in ((81, False), (82, True)):
             connected = own_desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
             assert connected
@@ -477,12 +483,8 @@ def test_changes_during_a_lost_connection(own_desk: Desk) -> None:
 @pytest.mark.long
 def test_a_member_that_is_cut_off(own_desk: Desk) -> None:
     """A connection that is half dead is noticed, and another member asked."""
-    own_desk.publish(definitions(80))
-    source = own_desk.source("sg-web")
-    with own_desk.namespace.entered(), source.watch(lambda: None):
-        wait_for_port(source, 80)
-        peers = own_desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
-        (asked,) = [m for m in own_desk.cluster.members if f" {m.address}:2379" in peers]
+    with followed(own_desk) as source:
+        asked = asked_member(own_desk)
         own_desk.cluster.network.pull(asked.address)
         own_desk.publish(definitions(81))
         wait_for_port(source, 81, 30.0)
@@ -492,12 +494,8 @@ def test_a_member_that_is_cut_off(own_desk: Desk) -> None:
 @pytest.mark.long
 def test_a_member_that_lost_the_others(own_desk: Desk) -> None:
     """It still answers, but knows nothing new: its watch ends, and a member of the majority is asked."""
-    own_desk.publish(definitions(80))
-    source = own_desk.source("sg-web")
-    with own_desk.namespace.entered(), source.watch(lambda: None):
-        wait_for_port(source, 80)
-        peers = own_desk.namespace.run("ss", "-Htn", "state", "established", "dport", "=", ":2379")
-        (asked,) = [m for m in own_desk.cluster.members if f" {m.address}:2379" in peers]
+    with followed(own_desk) as source:
+        asked = asked_member(own_desk)
         others = [m for m in own_desk.cluster.members if m is not asked]
         for other in others:  # the host can still reach all three
             asked.namespace.ip(f"route add blackhole {other.address}/32")

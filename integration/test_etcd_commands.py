@@ -95,12 +95,7 @@ def test_publish(console: Console) -> None:
     report = json.loads(output)
     assert (code, report["revision"], report["keys_written"]) == (0, 3, 1)
     assert report["edits"] == [
-        {
-            "edit": "changed",
-            "kind": "rule",
-            "name": "sg-web/sgr-1",
-            "details": ["ports: 80/80 -> 443/443"],
-        }
+        {"edit": "changed", "kind": "rule", "name": "sg-web/sgr-1", "details": ["ports: 80/80 -> 443/443"]}
     ]
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.lab import Lab
 from integration.namespaces import Namespace
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:7::1"
@@ -49,19 +47,11 @@ table inet f {
 
 
 @pytest.fixture
-def bench(one_interface: Lab) -> Lab:
-    """Give the host addresses, and a firewall of its own."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    return one_interface
-
-
-@pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
+def agent(agent: Service) -> Service:
     """Start an agent whose policy admits everybody to every TCP port."""
-    with service_on(bench.host, tmp_path) as made:
-        made.define(OPEN)
-        made.start()
-        yield made
+    agent.define(OPEN)
+    agent.start()
+    return agent
 
 
 def load(host: Namespace, rules: str) -> None:

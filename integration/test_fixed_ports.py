@@ -232,10 +232,7 @@ def test_protocols_without_ports_have_the_same_at_both_ends(
     ways = [f"ingress accept 1 {protocol} -1/-1 from {FAR}", f"egress accept 1 {protocol} -1/-1 to {FAR}"]
     agent.define(policy(*ways))
     agent.start()
-    with (
-        raw(one_interface.host, HOST, protocol) as near,
-        raw(one_interface.peer, FAR, protocol) as far,
-    ):
+    with raw(one_interface.host, HOST, protocol) as near, raw(one_interface.peer, FAR, protocol) as far:
         near.sendto(_PAYLOAD, (FAR, 0))
         wait_for(lambda: bool(drain(far)), "the first packet outwards")
         far.sendto(_PAYLOAD, (HOST, 0))

@@ -85,14 +85,8 @@ def test_what_a_guest_sends_is_judged_as_it_is_on_the_wire(agent: Enforcer, behi
 
 def test_translated_sessions_are_judged_again(agent: Enforcer, behind: Namespace, busy: Traffic) -> None:
     """Sessions through DNAT and SNAT are cut by the addresses and ports that they have on the wire."""
-    before = one_group(
-        "ingress accept 1 tcp 8080 from 0.0.0.0/0",
-        "ingress accept 1 udp 5353 from 0.0.0.0/0",
-    )
-    after = one_group(
-        f"ingress accept 1 tcp 8080 from {CLIENT}",
-        f"egress drop 1 tcp 443 to {FAR_REVOKED}",
-    )
+    before = one_group("ingress accept 1 tcp 8080 from 0.0.0.0/0", "ingress accept 1 udp 5353 from 0.0.0.0/0")
+    after = one_group(f"ingress accept 1 tcp 8080 from {CLIENT}", f"egress drop 1 tcp 443 to {FAR_REVOKED}")
     agent.enforce(policy_of(before, eth0="sg-1"))
     peer, udp = busy.lab.peer, socket.SOCK_DGRAM
     web = (GUEST_ADDRESS, 80)

@@ -9,15 +9,7 @@ import pytest
 
 from integration.lab import Lab, LabError, lab
 from integration.namespaces import network_namespace
-from sgagent.policy_test.packet_bytes import (
-    ROUTER_ALERT,
-    Extension,
-    WirePacket,
-    icmp,
-    icmpv6,
-    tcp,
-    udp,
-)
+from sgagent.policy_test.packet_bytes import ROUTER_ALERT, Extension, WirePacket, icmp, icmpv6, tcp, udp
 
 CLIENT = ip_address("198.51.100.9")
 STRANGER = ip_address("203.0.113.9")
@@ -149,10 +141,7 @@ def test_a_dropped_connection_is_not_made(one_interface: Lab) -> None:
     """A connection that the rules drop ends in a time-out, not in a refusal."""
     one_interface.load(RULES)
     one_interface.add_host_addresses(["10.0.0.11"])
-    with (
-        one_interface.listen(one_interface.host, "10.0.0.11", 80),
-        pytest.raises(TimeoutError),
-    ):
+    with one_interface.listen(one_interface.host, "10.0.0.11", 80), pytest.raises(TimeoutError):
         one_interface.connect(one_interface.peer, ("203.0.113.9", 40_000), ("10.0.0.11", 80), seconds=0.3)
 
 

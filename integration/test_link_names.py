@@ -14,7 +14,7 @@ import pytest
 from integration.enforcer import one_group
 from integration.lab import Lab, lab, wait_for
 from integration.namespaces import CommandError
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 from tests.patience import PATIENCE
 
 WEB = "ingress accept 1 tcp 80 from 0.0.0.0/0"
@@ -31,12 +31,11 @@ def bench() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet."""
-    with service_on(bench.host, tmp_path) as made:
-        made.verifies = True
-        made.define(definitions(WEB, mac_address=""))
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent a policy, and have it prove each table; it is not started yet."""
+    agent.verifies = True
+    agent.define(definitions(WEB, mac_address=""))
+    return agent
 
 
 def make(bench: Lab, *lines: str) -> None:

@@ -8,13 +8,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from random import Random
 
 import pytest
 
 from integration.lab import Lab, lab, wait_for
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions
 from sgagent.policy_test.packet_bytes import tcp
 
 CLIENT, HOST = ip_address("198.51.100.7"), ip_address("10.0.0.11")
@@ -78,11 +77,10 @@ def bench() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet."""
-    with service_on(bench.host, tmp_path) as made:
-        made.define(definitions(WEB, mac_address=""))
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent a policy; it is not started yet."""
+    agent.define(definitions(WEB, mac_address=""))
+    return agent
 
 
 def patterns(*tables: str) -> str:

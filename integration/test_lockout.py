@@ -8,13 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import Ended, Service, definitions, service_on
+from integration.service import Ended, Service, definitions
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 ADMIN, ADMIN6, VISITOR = "198.51.100.7", "2001:db8:7::1", "198.51.100.8"
@@ -26,9 +25,7 @@ OPEN = definitions(
     addresses=ADDRESSES,
 )
 NARROW = definitions(
-    f"ingress drop 1 tcp 22 from {ADMIN}",
-    "ingress accept 2 tcp 80 from 0.0.0.0/0",
-    addresses=ADDRESSES,
+    f"ingress drop 1 tcp 22 from {ADMIN}", "ingress accept 2 tcp 80 from 0.0.0.0/0", addresses=ADDRESSES
 )
 
 LOGIN_SERVER = """
@@ -43,18 +40,10 @@ sys.exit(subprocess.run(["sh", "-c", '"$@"; exit $?', "sh", *sys.argv[3:]]).retu
 
 
 @pytest.fixture
-def bench(one_interface: Lab) -> Lab:
-    """Give the host addresses."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    return one_interface
-
-
-@pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent with an open policy that is not started yet."""
-    with service_on(bench.host, tmp_path) as made:
-        made.define(OPEN)
-        yield made
+def agent(agent: Service) -> Service:
+    """Give the agent an open policy; it is not started yet."""
+    agent.define(OPEN)
+    return agent
 
 
 @pytest.fixture

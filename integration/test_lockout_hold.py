@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.service import Service, definitions, is_let_in, service_on
+from integration.service import Service, definitions, is_let_in
 from tests.patience import PATIENCE
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
@@ -32,26 +32,18 @@ SAY_WALL = '#!/bin/sh\ncat >>"{file}"\nexec sleep 1000\n'
 
 
 @pytest.fixture
-def bench(one_interface: Lab) -> Lab:
-    """Give the host addresses."""
-    one_interface.add_host_addresses([HOST, HOST6])
-    return one_interface
-
-
-@pytest.fixture
-def agent(bench: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Return an agent that holds changes that would cut a login, and is not started yet."""
+def agent(agent: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """Have the agent hold changes that would cut a login; it is not started yet."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "wall"
     program.write_text(SAY_WALL.format(file=tmp_path / "told"))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    with service_on(bench.host, tmp_path) as made:
-        made.is_forked = False  # with this PATH
-        hold(made, LONG)
-        made.define(OPEN)
-        yield made
+    agent.is_forked = False  # with this PATH
+    hold(agent, LONG)
+    agent.define(OPEN)
+    return agent
 
 
 def hold(agent: Service, seconds: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,7 @@ from integration.lower_devices import (
     own_mac,
     why_not,
 )
-from integration.service import Service, service_on
+from integration.service import Service
 
 DENYING = """
 version: 1
@@ -43,11 +42,10 @@ def bench() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Return an agent that is not started yet."""
-    with service_on(bench.host, tmp_path) as made:
-        made.define(DENYING)
-        yield made
+def agent(agent: Service) -> Service:
+    """Have the agent deny; it is not started yet."""
+    agent.define(DENYING)
+    return agent
 
 
 def all_that_passes(bench: Lab, kind: str, *links: str) -> dict[str, Passed]:

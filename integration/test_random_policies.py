@@ -21,14 +21,7 @@ from sgagent.core.model import Direction, Mode, Policy
 from tests.draws import Draws, SeededDraws
 from tests.generators import Case, described, random_case, random_packets, without_limits
 from tests.oracle import Attempt, Judgement, judge as judge_by_text
-from tests.oracle_documents import (
-    TIMES,
-    drawn_attempt,
-    drawn_document,
-    drawn_edges,
-    packet_of,
-    policy_of,
-)
+from tests.oracle_documents import TIMES, drawn_attempt, drawn_document, drawn_edges, packet_of, policy_of
 
 IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 CASES = 160 if IS_FULL else 12

@@ -144,11 +144,7 @@ def test_clearing_needs_a_privilege() -> None:
 @pytest.mark.usefixtures("namespace")
 @pytest.mark.parametrize(
     ("listening", "address", "family"),
-    (
-        ("127.0.0.1", "127.0.0.1", Family.IPV4),
-        ("::1", "::1", Family.IPV6),
-        ("::", "127.0.0.1", Family.IPV4),
-    ),
+    (("127.0.0.1", "127.0.0.1", Family.IPV4), ("::1", "::1", Family.IPV6), ("::", "127.0.0.1", Family.IPV4)),
 )
 def test_sessions_at_listeners_can_be_ended(listening: str, address: str, family: Family) -> None:
     """The session at the listener is listed by its addresses on the wire, and ends at both ends."""

@@ -117,10 +117,7 @@ SCRIPTS: tuple[tuple[str, str], ...] = (
         "add chain T x { type filter hook forward priority 0; }; add rule T x iifname eth0 oifname eth1 drop",
         REFUTED,
     ),
-    (
-        "add chain T x { type filter hook postrouting priority 0; }; add rule T x iifname eth1 drop",
-        REFUTED,
-    ),
+    ("add chain T x { type filter hook postrouting priority 0; }; add rule T x iifname eth1 drop", REFUTED),
     ("add chain T x { type filter hook ingress device lo priority 0; policy drop; }", "chain x"),
     ("add chain T x { type filter hook ingress device lo priority 0; }; add rule T x drop", "chain x"),
     (

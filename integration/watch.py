@@ -23,10 +23,7 @@ FIRST_MARK = 0x4000
 """Of packets that are watched; what others send is seldom numbered so."""
 
 _BEFORE, _BEHIND = "came", "passed"
-_HOOKS = {
-    Direction.INGRESS: ("prerouting", -151, -149),
-    Direction.EGRESS: ("postrouting", 299, 301),
-}
+_HOOKS = {Direction.INGRESS: ("prerouting", -151, -149), Direction.EGRESS: ("postrouting", 299, 301)}
 """By the direction of a packet, the hook and the priorities before and behind the agent's."""
 
 _LINKS = {Direction.INGRESS: "iifname", Direction.EGRESS: "oifname"}

@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import (
-    Chain,
-    Rule,
-    Ruleset,
-)
+from sgagent.nft.ruleset import Chain, Rule, Ruleset
 from tests.aimed_packets import Edges, Search, Target
 from tests.draws import Draws
 from tests.encounters import Encounter, outcome

@@ -36,11 +36,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.policy import (
-    DHCP,
-    ResolvedPolicy,
-    ResolvedRule,
-)
+from sgagent.core.policy import DHCP, ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.core.rule_values import canonical_objects
 from tests.draws import Draws

@@ -10,14 +10,7 @@ from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import evaluate
 from tests.draws import Draws
 from tests.oracle import Judgement, judge
-from tests.oracle_documents import (
-    TIMES,
-    drawn_attempt,
-    drawn_document,
-    drawn_edges,
-    packet_of,
-    policy_of,
-)
+from tests.oracle_documents import TIMES, drawn_attempt, drawn_document, drawn_edges, packet_of, policy_of
 from tests.strategies import draws, examples
 
 

@@ -24,19 +24,7 @@ from sgagent.verify.proof import prove
 from sgagent.verify.verified_table import table_of
 from tests.tracing import walk
 from tests.unit.core.test_link_patterns import resolution
-from tests.words import (
-    ACCEPT,
-    ADVANCED,
-    DROP,
-    IN,
-    OUT,
-    blocks,
-    decision,
-    group,
-    packet,
-    policy_of,
-    rule,
-)
+from tests.words import ACCEPT, ADVANCED, DROP, IN, OUT, blocks, decision, group, packet, policy_of, rule
 
 LAYOUT = MarkLayout(0xFFFF0000)
 WEB = rule("web", ACCEPT, TCP, "80", "0.0.0.0/0")

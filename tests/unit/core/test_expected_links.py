@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.core.binding import (
-    NO_FACTS,
-    HandBinding,
-    HostFacts,
-    Link,
-    bind,
-)
+from sgagent.core.binding import NO_FACTS, HandBinding, HostFacts, Link, bind
 from sgagent.core.expected_links import ExpectedLink, bind_expected
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents

@@ -7,12 +7,7 @@ from pathlib import Path
 
 from sgagent.analysis.doctor.facts import VirtualServer
 from sgagent.core.model import Family
-from sgagent.host.kernel_settings import (
-    read_clock,
-    read_legacy_tables,
-    read_settings,
-    read_virtual_servers,
-)
+from sgagent.host.kernel_settings import read_clock, read_legacy_tables, read_settings, read_virtual_servers
 
 IP_VS = """\
 IP Virtual Server version 1.2.1 (size=4096)

@@ -15,12 +15,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from sgagent.core.binding import BridgeHooks, IpvlanMode, Link, link_name
 from sgagent.core.model import CidrBlock, Family
-from sgagent.host.links import (
-    InterruptedListingError,
-    read_bridge_hooks,
-    read_facts,
-    read_forwarding,
-)
+from sgagent.host.links import InterruptedListingError, read_bridge_hooks, read_facts, read_forwarding
 from sgagent.netlink import NESTED, attribute
 
 ADDRESS, IFNAME, MASTER, LINKINFO, PARENT_DEVICE = 1, 3, 10, 18, 56

@@ -8,12 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sgagent.host.processes import (
-    own_sockets,
-    sockets_of_agents,
-    sockets_of_logins,
-    sockets_of_ssh_servers,
-)
+from sgagent.host.processes import own_sockets, sockets_of_agents, sockets_of_logins, sockets_of_ssh_servers
 
 CHILD = "from sgagent.host.processes import sockets_of_logins; print(*sockets_of_logins())"
 

@@ -10,12 +10,7 @@ import pytest
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import Settings, StateSettings
-from sgagent.settings.sources import (
-    AnySource,
-    EtcdSourceSettings,
-    HttpsSourceSettings,
-    ServerUrl,
-)
+from sgagent.settings.sources import AnySource, EtcdSourceSettings, HttpsSourceSettings, ServerUrl
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints
 

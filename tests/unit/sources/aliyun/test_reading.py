@@ -7,11 +7,7 @@ from collections import Counter
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import (
-    CidrBlock,
-    GroupType,
-    Snapshot,
-)
+from sgagent.core.model import CidrBlock, GroupType, Snapshot
 from sgagent.core.rule_values import objects_text
 from sgagent.documents import Limits, parse_documents
 from sgagent.sources.aliyun.ecs_api import (
