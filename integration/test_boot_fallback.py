@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from integration.lab import Lab, lab
-from sgagent.agent.state.boot_fallback import FILE_NAME, render_fallback
+from sgagent.agent.state.tables import FALLBACK_FILE, render_fallback
 from sgagent.core.model import DCCP, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE, Direction, Mode, Protocol
 from sgagent.core.policy import Exemption, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
@@ -85,7 +85,7 @@ def fall_back(wires: Lab, script: Path, tmp_path: Path) -> Callable[[str | None]
 
     def run(kept: str | None, result: str = "exit-code") -> str:
         if kept is not None:
-            (state / FILE_NAME).write_text(kept)
+            (state / FALLBACK_FILE).write_text(kept)
         entering = ("ip", "netns", "exec", wires.host.name, "env", "--ignore-environment")
         variables = (f"STATE_DIRECTORY={state}", f"SERVICE_RESULT={result}", "PATH=/usr/bin:/usr/sbin")
         done = subprocess.run(

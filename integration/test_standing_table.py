@@ -13,7 +13,7 @@ import pytest
 
 from integration.namespaces import Namespace
 from integration.service import Service, definitions
-from sgagent.agent.state.standing_table import FILE_NAME
+from sgagent.agent.state.tables import STANDING_FILE
 from sgagent.dataplane.dataplane import TableDataplane
 from sgagent.dataplane.generation import RulesetNumber
 from sgagent.dataplane.table import PrivilegedTable, TableKeeper, TableListing
@@ -180,7 +180,7 @@ def test_an_agent_that_ends_in_order_leaves_what_the_next_one_takes(agent: Servi
     """The rules stay as they are; the next agent owns them, and has them proved."""
     before = agent.table()
     assert agent.stop() == 0
-    kept = agent.state / FILE_NAME
+    kept = agent.state / STANDING_FILE
     assert kept.exists()
     agent.start()
     assert not kept.exists()
@@ -204,6 +204,6 @@ def test_what_somebody_changes_while_no_agent_runs_is_repaired_at_the_start(agen
 def test_a_killed_agent_leaves_nothing_to_believe(agent: Service) -> None:
     """The next one lists the table."""
     agent.kill()
-    assert not (agent.state / FILE_NAME).exists()
+    assert not (agent.state / STANDING_FILE).exists()
     agent.start()
     assert len(agent.events("ruleset_applied")) == 1

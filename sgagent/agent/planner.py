@@ -11,13 +11,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sgagent.agent.definitions import Definitions, Fetched, KnownLinks
+from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, missing_links
 from sgagent.agent.guardrails import NO_GUARDRAILS, NO_REPORT, Guarded, GuardrailReport, KnownGuardrails
 from sgagent.agent.manual_override import ModeOverrides
 from sgagent.agent.names.name_table import ResolvedNames
 from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
-from sgagent.agent.unbound_links import missing_links
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.compiler.source_way import chains_of_others, close_way, open_way
 from sgagent.core import binding

@@ -19,9 +19,8 @@ from sgagent.agent.lockout_hold import HeldChange, LockoutHold
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
 from sgagent.agent.planner import AgentState, KernelChange, Planner, StepDecision, StepInputs, StepTarget
-from sgagent.agent.state.boot_fallback import BootFallback
 from sgagent.agent.state.directory import StateDirectory, fault_of, write_durably
-from sgagent.agent.state.standing_table import StandingTable
+from sgagent.agent.state.tables import BootFallback, StandingTable
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HostFacts
 from sgagent.core.endpoints import Endpoint

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from sgagent.agent.definitions import MissingLink
 from sgagent.agent.guardrails import NO_REPORT, GuardrailReport
 from sgagent.agent.manual_override import HeldBack
 from sgagent.agent.names.name_table import NameState, NameStatus
-from sgagent.agent.unbound_links import MissingLink
 from sgagent.core.binding import NO_FACTS, HostFacts, Link, is_hidden
 from sgagent.core.counter_keys import CounterKey
 from sgagent.core.endpoints import Endpoint

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 
 from sgagent.agent.clock import clock_time
-from sgagent.agent.control import history_requests, requests
+from sgagent.agent.control import requests
 from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.posture import UNJUDGED_STATES
 from sgagent.cli import inputs
@@ -46,7 +46,7 @@ def add_history_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_history(options: argparse.Namespace) -> int:
     """Print the history; damaged files are named on standard error."""
-    answer = ask(load_settings(options), history_requests.HistoryQuery(), history_requests.HistoryAnswer)
+    answer = ask(load_settings(options), requests.HistoryQuery(), requests.HistoryAnswer)
     if options.json:
         _print_json(answer)
         return 0
@@ -60,7 +60,7 @@ def run_history(options: argparse.Namespace) -> int:
 _HISTORY_HEADINGS = ("N", "", "VERSION", "SINCE", "BY", "FILES", "BYTES", "RULES", "CHAINS", "LINKS")
 
 
-def history_table(answer: history_requests.HistoryAnswer, width: int | None) -> list[str]:
+def history_table(answer: requests.HistoryAnswer, width: int | None) -> list[str]:
     """Return the lines of the table.
 
     Args:
@@ -73,7 +73,7 @@ def history_table(answer: history_requests.HistoryAnswer, width: int | None) -> 
     return lay_out(rows, right=(0, 5, 6, 7, 8), width=width)
 
 
-def _history_row(entry: history_requests.HistoryEntry) -> tuple[str, ...]:
+def _history_row(entry: requests.HistoryEntry) -> tuple[str, ...]:
     mark, extent = "*" if entry.is_in_force else "", entry.extent
     if entry.fault is not None:
         return (str(entry.number), mark, "(damaged)", *("" for _ in _HISTORY_HEADINGS[3:]))

@@ -13,7 +13,6 @@ from functools import partial
 
 import structlog
 
-from sgagent.agent.broadcast import broadcast
 from sgagent.agent.clock import SystemClock
 from sgagent.agent.control.answers import Answering, Dispatcher, answering
 from sgagent.agent.control.handlers import CommandHandler
@@ -25,7 +24,7 @@ from sgagent.agent.entry_sweep import EntrySweep
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.forgotten_sessions import ForgottenPort, ForgottenSessions
 from sgagent.agent.inbox import Inbox, LoopEvent
-from sgagent.agent.lockout_hold import LockoutHold
+from sgagent.agent.lockout_hold import LockoutHold, broadcast
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import PublishedStatus
@@ -40,7 +39,7 @@ from sgagent.agent.sessions import (
 )
 from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.agent.state.directory import StateDirectory
-from sgagent.agent.state.standing_table import StandingTable, StandingTableFile
+from sgagent.agent.state.tables import StandingTable, StandingTableFile
 from sgagent.agent.step import EventLog, Step
 from sgagent.agent.systemd import ServiceManager, passed_listener
 from sgagent.agent.verification import Verification

@@ -14,7 +14,7 @@ from typing import get_args
 import pytest
 
 from sgagent.agent import lockout_hold, manual_override
-from sgagent.agent.control import history_requests, hits, requests
+from sgagent.agent.control import hits, requests
 from sgagent.analysis.doctor import findings
 from sgagent.cli.inputs import hand_bindings
 from sgagent.cli.main import COMMANDS, find_command
@@ -219,7 +219,7 @@ def keys_in(section: str) -> set[str]:
 def test_every_field_of_the_control_protocol_is_documented() -> None:
     """docs/control.md names each field of questions, orders and answers."""
     documented = set(re.findall(r"`([a-z_]+)`", read("docs/control.md")))
-    modules = (requests, history_requests, hits, findings)
+    modules = (requests, hits, findings)
     names = {module.__name__ for module in (*modules, manual_override, lockout_hold)}
     values = (value for module in modules for value in vars(module).values())
     here = [value for value in values if getattr(value, "__module__", "") in names]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sgagent import __version__
 from sgagent.agent.clock import timestamp
-from sgagent.agent.control import history_requests, requests
+from sgagent.agent.control import requests
 from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
 from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
@@ -93,7 +93,7 @@ class Dispatcher:
                 "timed out, but the agent still works on it: 'sgagent status' will show the result"
             ) from None
 
-    def history(self, version: str | None) -> history_requests.HistoryAnswer:
+    def history(self, version: str | None) -> requests.HistoryAnswer:
         """Return the history of enforced definitions; damaged files are named.
 
         Args:
@@ -103,14 +103,14 @@ class Dispatcher:
         newest = next((entry for entry in entries if entry.head is not None), None)
         in_force = newest if newest and newest.head and newest.head.version == version else None
         known = (_as_entry(entry, is_in_force=entry is in_force) for entry in entries)
-        return history_requests.HistoryAnswer(entries=tuple(known))
+        return requests.HistoryAnswer(entries=tuple(known))
 
 
-def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> history_requests.HistoryEntry:
+def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> requests.HistoryEntry:
     head = entry.head
     if head is None:
-        return history_requests.HistoryEntry(number=entry.number, fault=entry.fault)
-    return history_requests.HistoryEntry(
+        return requests.HistoryEntry(number=entry.number, fault=entry.fault)
+    return requests.HistoryEntry(
         number=entry.number,
         version=head.version,
         origin=head.record.origin,
@@ -179,7 +179,7 @@ def answering(
                 return denied_answer(published.flow_log, query, published.policy)
             case requests.DocumentsQuery():
                 return documents_answer(published, is_held=query.held)
-            case history_requests.HistoryQuery():
+            case requests.HistoryQuery():
                 return dispatcher.history(published.status.snapshot_version)
             case _:
                 return dispatcher.carry_out(query, is_wanted)

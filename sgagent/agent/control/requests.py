@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
-from sgagent.agent.control.history_requests import HistoryAnswer, HistoryQuery
 from sgagent.agent.control.hits import HitsAnswer, HitsQuery
+from sgagent.agent.definitions import MissingLink
 from sgagent.agent.flowlog.flow import Flow, FlowsLeftOut
 from sgagent.agent.manual_override import (
     HeldBack,
@@ -22,8 +22,8 @@ from sgagent.agent.manual_override import (
 )
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.posture import Drift, InterfaceStatus, Posture
+from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.agent.timed_rules import ExpiringRule, RecurringStatus
-from sgagent.agent.unbound_links import MissingLink
 from sgagent.analysis.doctor.findings import Diagnosis, DiagnosisSummary
 from sgagent.core.errors import Problem
 from sgagent.core.guardrails import NamedViolation
@@ -384,6 +384,39 @@ class DocumentsAnswer:
     """Null where there are none."""
 
     documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuery:
+    """Ask for the history of enforced definitions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """Definitions that were enforced, or the fault of their file."""
+
+    number: int
+    fault: str | None = None
+    """Of a damaged file; then nothing else is known."""
+
+    version: str | None = None
+    origin: Trigger | None = None
+    enforced_at: float | None = None
+    """When they were enforced first."""
+
+    documents: int | None = None
+    bytes: int | None = None
+    extent: Extent | None = None
+    """Of the table that was compiled from them."""
+
+    is_in_force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryAnswer:
+    """The enforced definitions, the newest first."""
+
+    entries: tuple[HistoryEntry, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

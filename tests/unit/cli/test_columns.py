@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.agent.control.answers import counter_of
-from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry
 from sgagent.agent.control.hits import HitsAnswer
+from sgagent.agent.control.requests import HistoryAnswer, HistoryEntry
 from sgagent.agent.posture import InterfaceState, InterfaceStatus
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.cli import denied, hits

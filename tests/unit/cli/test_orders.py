@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry
 from sgagent.agent.control.requests import (
     EnforcedAnswer,
+    HistoryAnswer,
+    HistoryEntry,
     InterfaceMode,
     ModeAnswer,
 )

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from sgagent.agent.control.explain_requests import ExplainAnswer, ExplainQuery
-from sgagent.agent.control.history_requests import HistoryAnswer, HistoryEntry, HistoryQuery
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
 from sgagent.agent.control.protocol import (
     MalformedRequestError,
@@ -29,6 +28,9 @@ from sgagent.agent.control.requests import (
     DocumentsAnswer,
     DocumentsQuery,
     EnforcedAnswer,
+    HistoryAnswer,
+    HistoryEntry,
+    HistoryQuery,
     InterfaceMode,
     ModeAnswer,
     ModeCommand,

@@ -8,8 +8,8 @@ import pytest
 import structlog
 
 from sgagent.agent.control.requests import ModeCommand
-from sgagent.agent.state.boot_fallback import FILE_NAME, BootFallback, render_fallback
 from sgagent.agent.state.directory import StateDirectory
+from sgagent.agent.state.tables import FALLBACK_FILE, BootFallback, render_fallback
 from sgagent.agent.step import Step
 from sgagent.cli.boot import LastGood
 from sgagent.core.model import Mode
@@ -28,7 +28,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def kept(machine: Machine) -> str | None:
     """Return what the file holds."""
-    path = machine.state.directory / FILE_NAME
+    path = machine.state.directory / FALLBACK_FILE
     return path.read_text() if path.exists() else None
 
 
@@ -79,12 +79,12 @@ def test_a_boot_leaves_it_as_it_is(tmp_path: Path) -> None:
     """What is kept was put there by an agent that saw more links."""
     fallback = BootFallback(LastGood(tmp_path))
     fallback.follow(POLICY)
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / FALLBACK_FILE).exists()
 
 
 def test_it_is_written_only_if_it_changes(tmp_path: Path) -> None:
     """Steps are many, and each write waits for the disk."""
-    fallback, path = BootFallback(StateDirectory(tmp_path)), tmp_path / FILE_NAME
+    fallback, path = BootFallback(StateDirectory(tmp_path)), tmp_path / FALLBACK_FILE
     fallback.follow(POLICY)
     first = path.stat().st_ino
     fallback.follow(POLICY)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.state.standing_table import FILE_NAME, StandingTable, StandingTableFile
+from sgagent.agent.state.tables import STANDING_FILE, StandingTable, StandingTableFile
 from sgagent.agent.step import StepEnd
 from sgagent.nft.ruleset import Ruleset
 from tests.unit.agent.machine import GOOD, Machine
@@ -94,7 +94,7 @@ def test_a_file_is_taken_once(tmp_path: Path, machine: Machine) -> None:
     table, file = enforced(machine.reconciler()), StandingTableFile(tmp_path, BOOT)
     file.keep(table, 7, 12)
     assert file.take() == StandingTable.of(table, BOOT, 7, 12)
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / STANDING_FILE).exists()
     assert file.take() is None
 
 
@@ -102,14 +102,14 @@ def test_a_file_of_another_boot_is_of_no_use(tmp_path: Path, machine: Machine) -
     """The kernel numbers rulesets anew; the file goes all the same."""
     StandingTableFile(tmp_path, "the boot before").keep(enforced(machine.reconciler()), 7, 12)
     assert StandingTableFile(tmp_path, BOOT).take() is None
-    assert not (tmp_path / FILE_NAME).exists()
+    assert not (tmp_path / STANDING_FILE).exists()
 
 
 def test_a_damaged_file_is_none(tmp_path: Path, machine: Machine) -> None:
     """It has a checksum, as all that the agent keeps."""
     file = StandingTableFile(tmp_path, BOOT)
     file.keep(enforced(machine.reconciler()), 7, 12)
-    path = tmp_path / FILE_NAME
+    path = tmp_path / STANDING_FILE
     path.write_bytes(path.read_bytes().replace(b"12", b"13"))
     assert file.take() is None
     assert not path.exists()
