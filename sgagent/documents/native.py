@@ -1,4 +1,4 @@
-"""Models of the native format, version 1, and its reader: a typing error never admits traffic (§8.1)."""
+"""Models of the native format, version 1, and its reader: a typo never admits traffic (§8.1)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 def _list_of(*names: str) -> FieldType:
-    """Return the values of a list whose items other code reads: it may know them from the parse cache."""
+    """Return the type of a list whose items other code reads: it may know them from the parse cache."""
     items = ref(names[0]) if len(names) == 1 else any_of(*map(ref, names))
     return FieldType(scalars.parse_list, {"type": "array", "items": items})
 
@@ -108,7 +108,7 @@ class SecurityGroupModel(DocumentModel):
     """Group objects reach only groups of the same VPC."""
 
     account_id: Account | None = None
-    """The owner."""
+    """The account that owns it."""
 
     type: Annotated[GroupType, one_of(values.GROUP_TYPES)] = declare(
         values.DEFAULT_GROUP_TYPE,
@@ -150,7 +150,7 @@ class PrefixListModel(DocumentModel):
     """Unique; pl-… where rules refer to it."""
 
     address_family: Annotated[Family, one_of(values.FAMILIES)]
-    """Of every entry."""
+    """The family of every entry."""
 
     entries: Annotated[Listing, _list_of("block", "prefix_entry")]
     """Empty matches nothing."""
@@ -180,7 +180,7 @@ class NetworkInterfaceModel(DocumentModel):
     """A network interface (§1.3)."""
 
     network_interface_id: Id
-    """Unique."""
+    """Unique among the network interfaces of all documents."""
 
     mac_address: Mac | None = None
     """Finds the link on the host."""
@@ -192,10 +192,10 @@ class NetworkInterfaceModel(DocumentModel):
     """The groups attached to it; none: everything is dropped."""
 
     vpc_id: Id | None = None
-    """The VPC."""
+    """The VPC that it is in."""
 
     account_id: Account | None = None
-    """The owner."""
+    """The account that owns it."""
 
     instance_id: Id | None = None
     """The machine that it belongs to."""
@@ -205,7 +205,7 @@ class NativeModel(DocumentModel):
     """Security groups and the objects they refer to, in the native format of sgagent."""
 
     version: Version
-    """Of the format."""
+    """The version of this format."""
 
     vpc_id: Id | None = None
     """The VPC of every group and interface of this document that names none."""
