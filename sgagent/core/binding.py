@@ -370,12 +370,13 @@ class _Search:
         A link that is bound by hand or by MAC is settled: the same address may well occur in another VPC.
         """
         settled = frozenset(self.bindings)
-        by_address: dict[str, Link] = {}
+        by_address: dict[str, list[Link]] = {}
         for link in self._others():
-            by_address.update({str(address): link for address in link.addresses})
+            for address in link.addresses if link.name not in settled else ():
+                by_address.setdefault(str(address), []).append(link)
         for interface in self._unbound_interfaces():
-            found = (by_address.get(str(address)) for address in interface.addresses)
-            carriers = {link.name: link for link in found if link is not None and link.name not in settled}
+            found = (link for address in interface.addresses for link in by_address.get(str(address), ()))
+            carriers = {link.name: link for link in found}
             if not carriers:
                 continue
             if interface.mac_address:

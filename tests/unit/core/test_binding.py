@@ -270,3 +270,24 @@ class TestAmbiguity:
         )
         assert codes(found) == []
         assert pairs(found) == [("eth0", "eni-1")]
+
+    def test_an_address_that_several_links_carry(self) -> None:
+        """None of them is taken for the right one by its name (§9.4)."""
+        for other in ("dummy0", "wlan0"):
+            found = bound(
+                [interface("eni-1", ["sg-1"], ["10.0.0.2"])],
+                [link("ens5", "10.0.0.2"), link(other, "10.0.0.2")],
+            )
+            assert codes(found) == ["ambiguous_link"]
+            assert not found.bindings
+
+    def test_an_address_of_a_link_that_is_bound_by_hand_too(self) -> None:
+        """That link is settled, and the other one is found, whichever name comes first."""
+        for by_hand, other in (("eth0", "eth1"), ("eth1", "eth0")):
+            found = bound(
+                [interface("eni-1", ["sg-1"], ["10.0.0.2"])],
+                [link("eth0", "10.0.0.2"), link("eth1", "10.0.0.2")],
+                HandBinding(interface=by_hand, security_group_ids=("sg-2",)),
+            )
+            assert codes(found) == []
+            assert dict(pairs(found)) == {by_hand: None, other: "eni-1"}
