@@ -20,6 +20,7 @@ from sgagent.core.model import (
     AuthorizationObject,
     CidrBlock,
     GroupReference,
+    GroupType,
     NameReference,
     Policy,
     PortListReference,
@@ -104,6 +105,7 @@ class _ReferredGroup:
     members: AddressSet
     account_id: str | None
     vpc_id: str | None
+    group_type: GroupType
 
 
 class RuleResolver:
@@ -132,7 +134,7 @@ class RuleResolver:
         self._peers: dict[str, Peer] = {}
         self._unions: dict[tuple[tuple[str, int], ...], Peer] = {}
         groups = {
-            name: _ReferredGroup(members[name], group.account_id, group.vpc_id)
+            name: _ReferredGroup(members[name], group.account_id, group.vpc_id, group.group_type)
             for name, group in snapshot.group_by_id.items()
         }
         self._find_local = find_local
@@ -201,7 +203,8 @@ class RuleResolver:
         is_unknown = local is not None and not local.is_known
         problems += _unknown_local(rule, local)
         values: dict[str, Any] = dict(zip(_COMPARED, _compared_of(rule), strict=True))
-        values["ports"] = NO_PORTS if is_unknown else self._ports(rule, problems)
+        ports = self._ports(rule, problems)
+        values["ports"] = NO_PORTS if is_unknown else ports
         values["source_ports"] = _merged(rule.source_ports)
         if local:
             values["conditions"] = replace(rule.conditions, local=local)

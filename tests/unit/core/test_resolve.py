@@ -34,12 +34,14 @@ from sgagent.core.resolve import Exemptions, Resolution, Scope, resolve
 from tests.words import (
     ACCEPT,
     ADVANCED,
+    BASIC,
     DROP,
     IN,
     METADATA,
     OUT,
     PLATFORM,
     blocks,
+    by_hand,
     group,
     interface,
     packet,
@@ -566,3 +568,15 @@ def test_members_follow_interfaces_from_step_to_step() -> None:
         interfaces = (interface(f"eni-{one}", ["sg-1"], [one]) for one in addresses)
         found = members_by_group(snapshot(group("sg-1"), *interfaces), memo)
         assert found["sg-1"] == AddressSet.of(blocks(*addresses))
+
+
+def test_a_group_that_changes_its_type_is_told_to_rules_that_refer_to_it() -> None:
+    """What a memo holds of those rules is not taken then (§8.2)."""
+    memo = Memo()
+    refers = group("sg-1", rule("sgr-1", ACCEPT, TCP, "80", "sg-2"))
+    for group_type in (BASIC, ADVANCED, BASIC):
+        definitions = snapshot(refers, group("sg-2", members=("10.0.0.5",), group_type=group_type))
+        bindings = by_hand(definitions, {"eth0": "sg-1"})
+        found = resolve(definitions, bindings, Exemptions(), memo=memo).problems
+        expected = [] if group_type is BASIC else ["advanced_group_object"]
+        assert [one.code for one in found] == expected
