@@ -208,7 +208,7 @@ def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
 
 
 def _number(text: str, last: int) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= last):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(last)) and int(text) <= last):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to {last}")
     return int(text)
 

@@ -154,7 +154,7 @@ def describe_packet(packet: Packet) -> str:
 def protocol_number(text: str) -> int | None:
     """Return the number of the protocol that a name or a number stands for; None if it stands for none."""
     number = _NUMBERS.get(text.lower())
-    if number is None and text.isascii() and text.isdigit() and int(text) <= 255:
+    if number is None and text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255:
         number = int(text)
     return number
 

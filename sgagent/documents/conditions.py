@@ -201,7 +201,7 @@ _ID_SCHEMA: Schema = {"type": "integer", "minimum": 0, "maximum": LAST_USER}
 def parse_user(node: Node) -> LocalUser:
     """Return a user, by name or by id."""
     text = scalars.parse_digits(node, "a user", _USER_FORM)
-    if text.isascii() and text.isdigit() and int(text) <= LAST_USER:
+    if text.isascii() and text.isdigit() and len(text) <= len(str(LAST_USER)) and int(text) <= LAST_USER:
         return LocalUser(name=str(int(text)), number=int(text))
     if not _USER.fullmatch(text):
         raise scalars.invalid("bad_local", "not a user", _USER_FORM)

@@ -401,7 +401,8 @@ def _in_unicode(label: str) -> str:
 def canonical_name(text: str) -> str:
     """Return a name in lower case without the final dot, and in punycode unless a label has none."""
     with suppress(UnicodeError):
-        text = text if text.isascii() else text.encode("idna").decode("ascii")
+        is_plain = text.isascii() or len(text) > _LONGEST_NAME  # no name, and slow to encode
+        text = text if is_plain else text.encode("idna").decode("ascii")
     return text.lower().removesuffix(".")
 
 

@@ -55,6 +55,7 @@ def test_forms(written: str, user: LocalUser) -> None:
         ("{user: [deploy]}", "wrong_type", "expected"),
         ("{user: -1}", "bad_local", "not a user"),
         (f"{{user: {LAST_USER + 1}}}", "bad_local", "not a user"),
+        (f"{{user: {'9' * 5000}}}", "bad_local", "not a user"),
         ("{user: 'a b'}", "bad_local", "not a user"),
         ('{user: "a\\nb"}', "bad_local", "not a user"),
         ("{user: deploy, group: www}", "unknown_field", "unknown field"),
