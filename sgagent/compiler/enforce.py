@@ -386,7 +386,8 @@ class _Transition:
     def _renamed(self) -> frozenset[str]:
         """Return the maps of addresses that packets look up under their second name."""
         chains = self.observed.chain_by_name if self.observed else {}
-        places = product(Direction, (judge.name for judge in self.policy.judges), Family)
+        judges = [judge.name for judge in self.policy.judges]
+        places = product(Direction, (*judges, *map(names.answers_of, judges)), Family)
         standing = (chains.get(names.peers_chain(*place)) for place in places)
         rules = (rule for chain in standing if chain for rule in chain.rules)
         lookups = (one for rule in rules for one in rule.statements if isinstance(one, nft.LookUp))

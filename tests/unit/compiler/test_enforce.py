@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,8 +11,9 @@ import pytest
 from sgagent.compiler.compilation import compile_
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, enforce
 from sgagent.compiler.port_chains import FEW
+from sgagent.core.conditions import Conditions, ControlGroup, LocalUnit
 from sgagent.core.memo import Memo
-from sgagent.core.model import TCP, Direction, Mode, Policy
+from sgagent.core.model import TCP, Direction, Mode, Policy, SecurityGroupRule
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import UNCACHED, EnforcementState, MarkLayout, Sessions, decode_state
@@ -19,7 +21,7 @@ from sgagent.nft.ruleset import Accept, Chain, Log, Rule, Ruleset, SetMark
 from sgagent.nft.transactions import AddTable, Delete
 from tests.fakes.table import carry_out
 from tests.tracing import session_of, walk, walk_reply
-from tests.words import ACCEPT, DROP, IN, group, packet, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, ADVANCED, DROP, IN, OUT, group, packet, policy_of, resolution, rule, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
 SMALLEST = MarkLayout(0x7FFF)
@@ -611,3 +613,32 @@ def test_many_ports_are_looked_up_and_few_are_compared(count: int) -> None:
     policy = policy_of(group("sg-1", rule("r", ACCEPT, TCP, ports, "192.0.2.0/24")), on={"eth0": "sg-1"})
     maps = compile_(policy, LAYOUT, UNCACHED, most_lines=0).ruleset.verdict_maps
     assert any(one.name.startswith("ports/") for one in maps) is (count > FEW)
+
+
+def test_the_second_name_of_the_map_for_answers_is_found_again() -> None:
+    """Where rules for units have the answers of sessions judged apart; a restart changes nothing then."""
+    conditions = Conditions(local=LocalUnit(name="x.service", group=ControlGroup("/x.service", 7)))
+
+    def policy(members: Sequence[tuple[str, ...]], *more: SecurityGroupRule) -> ResolvedPolicy:
+        rules = [
+            rule(f"r-{number}", ACCEPT, TCP, str(1000 + number), f"sg-m{number % 3}", direction=OUT)
+            for number in range(14)
+        ]
+        unit = rule("r-unit", ACCEPT, TCP, "443", "sg-m0", direction=OUT)
+        groups = [group(f"sg-m{number}", members=some) for number, some in enumerate(members)]
+        mine = group("sg-1", *rules, replace(unit, conditions=conditions), *more, group_type=ADVANCED)
+        return policy_of(mine, *groups, on={"eth0": "sg-1"})
+
+    before = policy((("10.0.0.5", "10.0.0.6"), ("10.1.0.5",), ("10.2.0.5",)))
+    after = policy(
+        (("10.0.0.5",), ("10.1.0.5", "10.1.0.6"), ("10.2.0.5",)),
+        rule("r-new", DROP, TCP, "1000", "sg-m1", direction=OUT),
+    )
+    layout = MarkLayout(0xFFFF0000)
+    first = enforce(before, None, (), layout)
+    table = carry_out(first.plan, None)
+    second = enforce(after, table, (), layout, enforced=first.enforcing(before))
+    table = carry_out(second.plan, table)
+    assert table is not None
+    assert f"{names.PEERS}eth0/answers/egress/ipv4/2" in table.verdict_map_by_name
+    assert not enforce(after, table, (), layout).plan
