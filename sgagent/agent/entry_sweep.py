@@ -113,7 +113,7 @@ class _Sweep:
     def _number(self, identity: int | None) -> int | None:
         """Return the number of a control group; None of one that is gone, or where nobody asks."""
         group = None if identity is None else self.groups.get(identity)
-        return None if group is None else group.numbers[0]
+        return None if group is None else group.number
 
     def sockets_of(self, entry: ConntrackEntry) -> Collection[TcpSession]:
         """Return the sockets of TCP to end with an entry: a closing one would let answers in (§6.3)."""

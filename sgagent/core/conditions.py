@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from sgagent.core.hours import Hours
@@ -108,7 +108,9 @@ class GroupPath:
     @property
     def numbers(self) -> tuple[int, int]:
         """Return the first number, its own, and the last of those below it: as a network has addresses."""
-        return _numbers(self.path)
+        first, last = _numbers(self.path)
+        _PATHS[first] = self.path
+        return first, last
 
 
 class ControlGroup(NamedTuple):
@@ -120,11 +122,16 @@ class ControlGroup(NamedTuple):
 
     @property
     def numbers(self) -> tuple[int, int]:
-        """Return the first and the last number of the group and those below it."""
+        """Return the first and the last number of the group and those below it; rules ask for few groups."""
         return GroupPath(self.path).numbers
 
+    @property
+    def number(self) -> int:
+        """Return the group's own number; sockets are in any number of groups, one after the other."""
+        return _numbers(self.path)[0]
 
-@cache
+
+@lru_cache(maxsize=4096)
 def _numbers(path: str) -> tuple[int, int]:
     parts = path.strip("/").split("/")[:_LEVELS]
     first = 0
@@ -132,12 +139,11 @@ def _numbers(path: str) -> tuple[int, int]:
         digest = hashlib.blake2b(part.encode("utf-8", "surrogateescape"), digest_size=_LEVEL_BITS // 8)
         first = first << _LEVEL_BITS | int.from_bytes(digest.digest())
     free = (_LEVELS - len(parts)) * _LEVEL_BITS
-    _PATHS[first << free] = path
     return first << free, (first + 1 << free) - 1
 
 
 _PATHS: dict[int, str] = {}
-"""Of the groups whose numbers were asked for, to name them."""
+"""Of the groups of rules and questions, to name them."""
 
 
 def groups_text(units: Iterable[tuple[int, int]]) -> str:

@@ -16,8 +16,11 @@ from sgagent.core.conditions import (
     NO_UNIT,
     Conditions,
     ControlGroup,
+    GroupPath,
     LocalFinder,
     LocalUnit,
+    _numbers,
+    groups_text,
     stand_in,
     stand_in_unit,
 )
@@ -159,3 +162,31 @@ def test_relations_of_rules_know_units() -> None:
     app, web, mail = map(one, RUNNING)
     assert (is_part(web, app), is_part(app, web), is_part(web, mail)) == (True, False, False)
     assert (may_meet(web, app), may_meet(web, mail)) == (True, False)
+
+
+@pytest.mark.parametrize("running", (RUNNING, {}), ids=("running", "stopped"))
+@pytest.mark.parametrize(
+    ("policy", "code"), ((ACCEPT, "unknown_object"), (DROP, "unknown_object_in_drop")), ids=str
+)
+def test_an_unknown_port_list_is_told_before_the_unit_runs(
+    running: dict[str, ControlGroup], policy: Policy, code: str
+) -> None:
+    """Else definitions that were taken could not be enforced any more once it starts."""
+    conditions = Conditions(local=LocalUnit(name="web.service"))
+    listed = replace(
+        rule("r-unit", policy, TCP, "prl-none", "0.0.0.0/0", direction=OUT), conditions=conditions
+    )
+    found = resolved(listed, running=running)
+    assert [(one.code, one.value) for one in found.problems] == [(code, "prl-none")]
+
+
+def test_numbers_of_sockets_are_not_kept() -> None:
+    """A host has any number of control groups in its life; only those of rules get a name in texts."""
+    for number in range(5000):
+        assert (
+            ControlGroup(f"/session-{number}.scope", 7).number
+            == GroupPath(f"/session-{number}.scope").numbers[0]
+        )
+    assert _numbers.cache_info().currsize < 5000
+    strange = ControlGroup("/session-of-nobodys-rule.scope", 7).number
+    assert groups_text([(strange, strange)]) == "other units"
