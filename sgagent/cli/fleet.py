@@ -18,7 +18,7 @@ from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.cli.publish import PATIENCE_SECONDS, etcd_settings, translated_etcd_errors
-from sgagent.core.errors import UsageError, count
+from sgagent.core.errors import UsageError, count, printable
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.host_reports import HostReport, Report, Reported, read_reports
 from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
@@ -167,7 +167,7 @@ def _conclude(
         few = f"only {hosts} of {options.hosts} report"
         print(f"sgagent: {few if fleet.hosts or wanted else 'nothing is published'}", file=sys.stderr)
     else:
-        late = ", ".join(f"{one.host} ({one.state.value})" for one in behind[:_MOST_NAMED])
+        late = printable(", ".join(f"{one.host} ({one.state.value})" for one in behind[:_MOST_NAMED]))
         more = f" and {len(behind) - _MOST_NAMED} more" if len(behind) > _MOST_NAMED else ""
         print(f"sgagent: {len(behind)} of {hosts} not at revision {wanted}: {late}{more}", file=sys.stderr)
     return 0 if is_done else 1

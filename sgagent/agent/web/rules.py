@@ -297,10 +297,10 @@ def rule_section(part: InterfaceHits, hit: Hit, published: PublishedStatus, insp
 def excerpt(files: Iterable[DocumentFile], origin: Origin) -> Iterator[tuple[int, str, bool]]:
     """Yield number and text of lines around a place, and whether it is there; none where it is not known."""
     content = next((file.content for file in files if file.name == origin.file), b"") if origin.line else b""
-    lines = content.decode(errors="replace").splitlines()
+    lines = content.decode(errors="replace").split("\n")  # as documents count them; not at U+2028
     first = max(1, origin.line - LINES_BEFORE)
     for number, text in enumerate(lines[first - 1 : origin.line + LINES_AFTER], start=first):
-        yield number, text[:LONGEST_LINE], number == origin.line
+        yield number, text.removesuffix("\r")[:LONGEST_LINE], number == origin.line
 
 
 def explain_flow(flow: Flow) -> str:

@@ -363,7 +363,11 @@ def _is_of_this_second(written: str | None, sent: str | None) -> bool:
     """Return whether the content sent may have been replaced since without its date having changed."""
     try:
         return written is not None and parsedate_to_datetime(written) >= parsedate_to_datetime(sent or "")
-    except (ValueError, TypeError):  # a date that is none, or one without a zone beside one that has it
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ):  # a date that is none, or one without a zone beside one that has it
         return False
 
 

@@ -168,6 +168,7 @@ def test_a_document_of_this_second_is_asked_for_as_a_whole(
         ("Wed, 25 Nov 2026 00:00:00 GMT", SENT_AT),
         ("Wed, 25 Nov 2026 00:00:00 GMT", "Wed, 25 Nov 2026 00:00:01 -0000"),
         ("yesterday", "today"),
+        ("Wed, 25 Nov 99999999999 00:00:00 GMT", SENT_AT),
         ("", SENT_AT),
     ),
 )

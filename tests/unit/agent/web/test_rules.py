@@ -7,7 +7,9 @@ import re
 import pytest
 
 from sgagent.agent.published_status import MOST_STEPS
-from sgagent.agent.web.rules import draw_sparkline
+from sgagent.agent.web.rules import draw_sparkline, excerpt
+from sgagent.core.errors import Origin
+from sgagent.documents import DocumentFile
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,12 @@ def test_each_minute_with_a_hit_has_a_bar() -> None:
     assert bars == [(str(right - 6), "19.0"), (str(right - 4), "1.5")]
     assert sparkline.ground == f"M0 19.5H{right}"
     assert sparkline.words == "1001 hits in 4 minutes, at most 1000 in one"
+
+
+def test_lines_are_counted_as_documents_count_them() -> None:
+    """A line separator of Unicode in a text begins no line; one of Windows ends with two characters."""
+    written = 'a: "one\u2028two\u2029three\x85four"\r\nb: 1\r\n'.encode()
+    files = (DocumentFile("a.yaml", written),)
+    lines = list(excerpt(files, Origin(file="a.yaml", line=2)))
+    assert [(number, is_there) for number, _, is_there in lines][:2] == [(1, False), (2, True)]
+    assert lines[1][1] == "b: 1"
