@@ -25,7 +25,7 @@ import binascii
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -39,6 +39,8 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _FILE = re.compile(r"file ([0-9a-f]{64}) (.{1,512})")
 _SERIAL = re.compile(r"serial ([1-9][0-9]{0,17})")
 _KEY = re.compile(r"key ([0-9a-f]{16}) ([A-Za-z0-9+/=]{1,128})")
+MOST_SIGNATURES = 16
+"""In one file: each costs a reader one verification of the whole manifest."""
 
 
 class MalformedSignatureError(Exception):
@@ -134,7 +136,7 @@ class SignatureFile:
         head, empty, tail = text.partition("\n\n")
         if not empty:
             raise MalformedSignatureError("there is no signature after an empty line")
-        found = cls(_parse_manifest(head.split("\n")), tuple(_parse_keys(tail.splitlines())))
+        found = cls(_parse_manifest(head.split("\n")), _parse_keys(tail.splitlines()))
         if found.render() != text:
             raise MalformedSignatureError("it is not written as `sgagent sign` writes it")
         return found
@@ -191,15 +193,24 @@ def _parse_file(line: str) -> SignedFile:
     return SignedFile(name=match[2], sha256=match[1])
 
 
-def _parse_keys(lines: list[str]) -> Iterable[Signature]:
-    for line in lines:
-        match = _KEY.fullmatch(line)
-        if match is None:
-            raise MalformedSignatureError("a line after the empty line is not a signature")
-        try:
-            yield Signature(key_id=match[1], value=base64.b64decode(match[2], validate=True))
-        except (binascii.Error, ValueError):
-            raise MalformedSignatureError("a signature is not base64") from None
+def _parse_keys(lines: list[str]) -> tuple[Signature, ...]:
+    """Parse the lines after the empty line; at most one signature of each key."""
+    if len(lines) > MOST_SIGNATURES:
+        raise MalformedSignatureError(f"more than {MOST_SIGNATURES} lines follow the empty line")
+    found = tuple(map(_parse_key, lines))
+    if len({signature.key_id for signature in found}) < len(found):
+        raise MalformedSignatureError("a key signed twice")
+    return found
+
+
+def _parse_key(line: str) -> Signature:
+    match = _KEY.fullmatch(line)
+    if match is None:
+        raise MalformedSignatureError("a line after the empty line is not a signature")
+    try:
+        return Signature(key_id=match[1], value=base64.b64decode(match[2], validate=True))
+    except (binascii.Error, ValueError):
+        raise MalformedSignatureError("a signature is not base64") from None
 
 
 _PREFIX = "ed25519:"
@@ -240,15 +251,13 @@ class PublicKey:
         return _PREFIX + base64.b64encode(self.raw).decode()
 
 
-def is_by(key: PublicKey, manifest: Manifest, signature: Signature) -> bool:
-    """Return whether the key's owner signed the manifest."""
+def is_by(key: PublicKey, manifest: bytes, signature: Signature) -> bool:
+    """Return whether the key's owner signed the bytes of a rendered manifest."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - 15 ms, for hosts that pin no key
     from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415 - as above
 
     try:
-        ed25519.Ed25519PublicKey.from_public_bytes(key.raw).verify(
-            signature.value, manifest.render().encode()
-        )
+        ed25519.Ed25519PublicKey.from_public_bytes(key.raw).verify(signature.value, manifest)
     except InvalidSignature:
         return False
     return True
@@ -284,11 +293,13 @@ def check_signature(content: bytes, keys: Collection[PublicKey]) -> tuple[Manife
         remedy = f"sign with one of {', '.join(sorted(by_id))}, or pin the key in signature.public_keys"
         message = f"signed by {by}, none of which is pinned" if by else "not signed by any key"
         raise SignatureFaultError("signature_unknown_key", message, remedy)
+    rendered = file.manifest.render().encode()
     for signature in known:
-        if is_by(by_id[signature.key_id], file.manifest, signature):
+        if is_by(by_id[signature.key_id], rendered, signature):
             serial, expires_at = file.manifest.serial, file.manifest.expires_at
-            digest = checksum(file.manifest.render().encode())
-            signed = Signed(serial=serial, digest=digest, key_id=signature.key_id, expires_at=expires_at)
+            signed = Signed(
+                serial=serial, digest=checksum(rendered), key_id=signature.key_id, expires_at=expires_at
+            )
             return file.manifest, signed
     raise SignatureFaultError(
         "signature_wrong",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from sgagent.cli.main import option_adder
 from sgagent.core.errors import UsageError
-from sgagent.signatures import PrivateKey
+from sgagent.signatures import MOST_SIGNATURES, PrivateKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,20 @@ def _write_new(path: Path, content: bytes) -> None:
         raise UsageError(f"{path}: can't be written: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+
+
+def load_keys(paths: Sequence[Path]) -> tuple[PrivateKey, ...]:
+    """Return the private keys that sign together.
+
+    Raises:
+        UsageError: as for :func:`load_key`, there are too many, or two files hold the same key.
+    """
+    keys = tuple(map(load_key, paths))
+    if len({key.public for key in keys}) < len(keys):
+        raise UsageError("--key: the same key is given twice")
+    if len(keys) > MOST_SIGNATURES:
+        raise UsageError(f"--key: {len(keys)} keys; expected at most {MOST_SIGNATURES}")
+    return keys
 
 
 def load_key(path: Path) -> PrivateKey:

@@ -18,7 +18,7 @@ from typing import Self
 from sgagent.analysis.definition_diff import Edit, Edited, edits
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
-from sgagent.cli.keygen import load_key
+from sgagent.cli.keygen import load_keys
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, warn
 from sgagent.cli.sign import parse_lifetime
@@ -211,7 +211,7 @@ class Signer:
             raise UsageError("--unsigned: does not go with --key")
         if options.expires is not None and not options.key:
             raise UsageError("--expires: is part of a signature, and needs --key")
-        keys, now = tuple(load_key(path) for path in options.key), int(time.time())
+        keys, now = load_keys(options.key), int(time.time())
         expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
         return cls(keys, now, expires_at) if keys else None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sgagent.cli import inputs
 from sgagent.cli.configuration import load_settings
-from sgagent.cli.keygen import load_key
+from sgagent.cli.keygen import load_keys
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import format_json, replace_file
 from sgagent.core.errors import Problem, UsageError, count
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     expires_at = None if options.expires is None else now + parse_lifetime(options.expires)
     path = inputs.required_definitions(options)
     place = signature_path(path)
-    keys = [load_key(file) for file in options.key]
+    keys = load_keys(options.key)
     documents, problems = (_guardrails if options.guardrails else _definitions)(settings, path)
     inputs.accept_or_refuse(problems, settings, options)
     serial = _next_serial(place) if options.serial is None else options.serial

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.signatures import (
+    MOST_SIGNATURES,
     MalformedSignatureError,
     Manifest,
     PrivateKey,
@@ -105,6 +106,27 @@ def test_a_signature_under_another_manifest() -> None:
     other = SignatureFile.parse(signature_of(CONTENTS, serial=2))
     mixed = SignatureFile(other.manifest, one.signatures).render().encode()
     assert fault(mixed).code == "signature_wrong"
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    (
+        ((OTHER_KEY, KEY, OTHER_KEY), "a key signed twice"),
+        (tuple(PrivateKey.generate() for _ in range(MOST_SIGNATURES + 1)), "more than 16 lines"),
+    ),
+    ids=("twice", "many"),
+)
+def test_no_file_makes_a_host_verify_for_long(keys: tuple[PrivateKey, ...], why: str) -> None:
+    """Each key signs once, and not more keys than anybody needs."""
+    refused = fault(signature_of(CONTENTS, *keys))
+    assert refused.code == "signature_malformed"
+    assert why in refused.message
+
+
+def test_a_file_may_have_as_many_signatures_as_is_said() -> None:
+    """Any of them may be that of the pinned key."""
+    others = (PrivateKey.generate() for _ in range(MOST_SIGNATURES - 1))
+    assert check_signature(signature_of(CONTENTS, *others, KEY), PINNED)[1].key_id == KEY.public.key_id
 
 
 def test_a_key_that_goes_by_anothers_name() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgagent.cli.main import main
-from sgagent.signatures import PrivateKey, SignatureFile
+from sgagent.signatures import MOST_SIGNATURES, PrivateKey, SignatureFile
 
 WEB = "version: 1\nsecurity_groups: [{security_group_id: sg-web, type: basic}]\n"
 NO_CONFIGURATION = ("--config", "/dev/null")
@@ -133,6 +133,22 @@ def test_wrong_use(
     """It is told, and nothing is signed."""
     assert sign(documents, key, *more) == 2
     assert told in capsys.readouterr().err
+    assert not (documents / "sgagent.sig").exists()
+
+
+def test_keys_that_hosts_would_refuse_together(
+    documents: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same key twice, or too many; nothing is signed."""
+    assert sign(documents, key, "--key", str(key)) == 2
+    assert "the same key is given twice" in capsys.readouterr().err
+    more: list[str] = []
+    for number in range(MOST_SIGNATURES):
+        other = tmp_path / f"{number}.key"
+        assert main(["keygen", "--out", str(other)]) == 0
+        more += ["--key", str(other)]
+    assert sign(documents, key, *more) == 2
+    assert "17 keys; expected at most 16" in capsys.readouterr().err
     assert not (documents / "sgagent.sig").exists()
 
 
