@@ -38,14 +38,20 @@ def write_document(snapshot: model.Snapshot) -> Native:
 
 
 def write_group(group: model.SecurityGroup) -> Native:
-    """Return a security group with everything said outright, ids of rules included."""
+    """Return a security group with everything said outright, ids of rules included.
+
+    The inner access policy ``accept`` has no effect in an advanced group, and the reader warns of it there.
+    """
+    is_moot = (
+        group.group_type is model.GroupType.ADVANCED and group.inner_access_policy is model.Policy.ACCEPT
+    )
     return _without_empty(
         security_group_id=group.security_group_id,
         name=group.name,
         vpc_id=group.vpc_id,
         account_id=group.account_id,
         type=group.group_type.value,
-        inner_access_policy=group.inner_access_policy.value,
+        inner_access_policy=None if is_moot else group.inner_access_policy.value,
         cloud=None if group.cloud is model.Cloud.ALIBABA else group.cloud.value,
         tags=dict(group.tags),
         member_addresses=list(map(str, group.member_addresses)),

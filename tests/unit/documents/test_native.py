@@ -21,9 +21,11 @@ from sgagent.core.model import (
     PortSet,
     PrefixListReference,
     Protocol,
+    SecurityGroup,
 )
 from sgagent.documents import Limits
 from sgagent.documents.assembly import derive_rule_id
+from sgagent.documents.writer import write_group
 from tests.unit.documents.reading import (
     RULE,
     codes,
@@ -360,6 +362,18 @@ def test_an_inner_policy_of_an_advanced_group(kind: str, inner: str | None, is_w
     """It is warned of only if it is written: the default is for basic groups."""
     group = {"security_group_id": "sg-1", "type": kind} | ({"inner_access_policy": inner} if inner else {})
     assert codes(parse(document(security_groups=[group]))[1]) == ["inner_accept_in_advanced"] * is_warned
+
+
+@pytest.mark.parametrize("kind", ("basic", "advanced"))
+@pytest.mark.parametrize("inner", ("accept", "drop"))
+def test_no_written_group_makes_its_reader_warn(kind: str, inner: str) -> None:
+    """It reads as the same; the inner access policy is left out where it has no effect and is the default."""
+    group = SecurityGroup(
+        security_group_id="sg-1", group_type=GroupType(kind), inner_access_policy=Policy(inner)
+    )
+    written = write_group(group)
+    assert snapshot(document(security_groups=[written])).security_groups == (group,)
+    assert ("inner_access_policy" in written) is ((kind, inner) != ("advanced", "accept"))
 
 
 def test_a_port_list_of_every_port_is_warned_of() -> None:
