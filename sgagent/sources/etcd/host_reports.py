@@ -23,6 +23,7 @@ from sgagent.sources.etcd.client import Client
 from sgagent.sources.etcd.grpc import EtcdError
 from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
 from sgagent.sources.etcd.messages import DeleteKey, KeyValue, PutKey, Write
+from sgagent.sources.etcd.publication import batches
 
 FORMAT = 1
 MOST_ERRORS = 3
@@ -155,10 +156,10 @@ class LeasedKeys:
     _written: dict[str, bytes] = field(default_factory=dict)
 
     def poll(self) -> None:
-        """Write the changed keys and delete the removed ones.
+        """Write the changed keys and delete the removed ones, in as many transactions as they need.
 
         Raises:
-            EtcdError: the store can't be reached, or refuses; the next call retries the whole update.
+            EtcdError: the store can't be reached, or refuses; the next call retries what is not committed.
         """
         self._hold_lease()
         wanted = dict(self.contents())
@@ -168,9 +169,13 @@ class LeasedKeys:
             if self._written.get(key) != value
         ]
         writes.extend(DeleteKey(key) for key in sorted(self._written.keys() - wanted.keys()))
-        if writes:
-            self.client.commit((), writes)
-            self._written = wanted
+        for batch in batches(writes):
+            self.client.commit((), batch)
+            for write in batch:
+                if isinstance(write, PutKey):
+                    self._written[write.key] = write.value
+                else:
+                    del self._written[write.key]
 
     def _hold_lease(self) -> None:
         """Renew the lease if due; replace an expired one, under which all keys must be written again."""

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 
 import pytest
 from structlog.testing import capture_logs
 
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
-from sgagent.sources.etcd.host_reports import MOST_ERRORS, HostReport, Report, keys_kept, read_reports
+from sgagent.sources.etcd.client import Client
+from sgagent.sources.etcd.grpc import EtcdError
+from sgagent.sources.etcd.host_reports import (
+    MOST_ERRORS,
+    HostReport,
+    LeasedKeys,
+    Report,
+    keys_kept,
+    read_reports,
+)
 from sgagent.sources.etcd.key_layout import FLEET, KeyLayout
-from sgagent.sources.etcd.messages import KeyValue
+from sgagent.sources.etcd.messages import Header, KeyValue, Lease, PutKey, Unchanged, Write
 from tests.etcdstore import Store
 from tests.grpcserver import listening
 from tests.waiting import wait_until
@@ -96,6 +106,59 @@ def test_what_is_no_report_is_told(value: bytes) -> None:
         ("a", HostReport.UNREADABLE),
         ("b", HostReport.CURRENT),
     ]
+
+
+class LimitedClient(Client):
+    """A store that takes as many operations in a transaction as etcd does, and is lost when told to."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        super().__init__(EtcdSourceSettings(endpoints=(ServerUrl(host="127.0.0.1", port=2379),)))
+        self.values: dict[str, bytes] = {}
+        self.sizes: list[int] = []
+        """Of each committed transaction."""
+
+        self.lost_from = 100
+        """The number of the transaction from which on none succeeds."""
+
+    def grant_lease(self, seconds: int) -> Lease:
+        """Grant the only lease."""
+        return Lease(number=1, seconds=seconds)
+
+    def commit(self, conditions: Iterable[Unchanged], writes: Iterable[Write]) -> tuple[Header, bool]:
+        """Carry out a transaction without conditions."""
+        assert not list(conditions)
+        operations = list(writes)
+        if len(operations) > 128 or len(self.sizes) >= self.lost_from:
+            raise EtcdError("refused")
+        self.sizes.append(len(operations))
+        for write in operations:
+            if isinstance(write, PutKey):
+                self.values[write.key] = write.value
+            else:
+                del self.values[write.key]
+        return Header(), True
+
+
+def test_more_keys_than_a_transaction_takes_are_written_in_several() -> None:
+    """One that fails leaves what was committed noted, so that the next call writes the rest alone."""
+    wanted = {f"/k/{number:03}": b"1" for number in range(300)}
+    client = LimitedClient()
+    kept = LeasedKeys(client, 60, lambda: wanted)
+    client.lost_from = 1
+    with pytest.raises(EtcdError):
+        kept.poll()
+    assert client.sizes == [127]
+    client.lost_from = 100
+    kept.poll()
+    assert client.sizes == [127, 127, 46]
+    assert client.values == wanted
+    for number in range(200):
+        del wanted[f"/k/{number:03}"]
+    kept.poll()
+    kept.poll()
+    assert client.sizes == [127, 127, 46, 127, 73]
+    assert client.values == wanted
 
 
 def test_links_that_the_kernel_does_not_list_end_no_announcement() -> None:
