@@ -62,6 +62,11 @@ class Delivery:
     refused: tuple[Problem, ...] = ()
     """Of several sources, why newer documents of some are refused; their older ones are in this snapshot."""
 
+    @property
+    def all_parts(self) -> tuple[DeliveredPart, ...]:
+        """Return what each source delivered; of one source alone, only its signature is known."""
+        return self.parts or (DeliveredPart(signed=self.signed),)
+
 
 class Source(Protocol):
     """Where definitions come from."""

@@ -53,9 +53,7 @@ class Fetched:
     @property
     def parts(self) -> tuple[DeliveredPart, ...]:
         """Return each source's last delivery; of one source alone, only its signature is known."""
-        if self.newest is None:
-            return ()
-        return self.newest.parts or (DeliveredPart(signed=self.newest.signed),)
+        return self.newest.all_parts if self.newest else ()
 
     def again(self, source: Source) -> Fetched:
         """Ask the source; a failed fetch leaves the newest delivery as it is."""
@@ -118,11 +116,8 @@ class Definitions:
     written: WrittenKey | None = None
     """Of the newest file of the history."""
 
-    signature: Signed | None = None
-    """The one that this agent stored."""
-
-    part_signatures: Mapping[str, Signed] = field(default_factory=dict)
-    """Those of several sources that it stored, by place."""
+    signatures: Mapping[str, Signed] = field(default_factory=dict)
+    """Those that this agent stored, by the source's place; that of the only one has none."""
 
     store_fault: str | None = None
     """Why the definitions in force are not stored."""

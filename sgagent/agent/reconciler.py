@@ -305,7 +305,7 @@ class Reconciler:
         """Write down which definitions are in force, and return the state with the result of writing."""
         definitions = state.definitions
         if target.delivery is not None and not definitions.is_trial_in_force:
-            definitions = self._write_signature(self._write(state))
+            definitions = self._write_signatures(self._write(state))
             definitions = replace(definitions, is_going_back=False)
         if self.state.definitions.is_going_back and not definitions.is_going_back:
             definitions = self.trial_file.forgotten(definitions)
@@ -334,32 +334,22 @@ class Reconciler:
             definitions, record=kept.record, written=written_key(kept), store_fault=None, damage=()
         )
 
-    def _write_signature(self, definitions: Definitions) -> Definitions:
-        """Keep the signature of the definitions in force, so that nothing older takes their place."""
-        definitions = self._write_part_signatures(definitions)
-        signed = definitions.good.signed if definitions.good else None
-        if signed is None or signed == definitions.signature:
-            return definitions
-        path, content = signature_file(self.directory.directory), encode_signature(signed)
-        fault = fault_of(lambda: write_durably(path, content), "the signature could not be saved")
-        kept = definitions.signature if fault else signed
-        return replace(definitions, signature=kept, signature_fault=fault)
-
-    def _write_part_signatures(self, definitions: Definitions) -> Definitions:
-        """Keep who vouched for the part of each of several sources."""
-        stored, faults = dict(definitions.part_signatures), list[str]()
-        for part in definitions.good.parts if definitions.good else ():
+    def _write_signatures(self, definitions: Definitions) -> Definitions:
+        """Keep the signatures of the definitions in force, so that nothing older takes their place."""
+        stored, faults = dict(definitions.signatures), list[str]()
+        for part in definitions.good.all_parts if definitions.good else ():
             if part.signed is None or part.signed == stored.get(part.place):
                 continue
-            path = signature_file(self.directory.directory, part.place)
+            path = signature_file(self.directory.directory, part.place or None)
             write = partial(write_durably, path, encode_signature(part.signed))
-            if fault := fault_of(write, f"the signature of {part.place} could not be saved"):
+            of_part = f" of {part.place}" if part.place else ""
+            if fault := fault_of(write, f"the signature{of_part} could not be saved"):
                 faults.append(fault)
             else:
                 stored[part.place] = part.signed
-        if stored == definitions.part_signatures and not faults:
+        if stored == definitions.signatures and not faults:
             return definitions
-        return replace(definitions, part_signatures=stored, signature_fault="; ".join(faults) or None)
+        return replace(definitions, signatures=stored, signature_fault="; ".join(faults) or None)
 
     @property
     def definitions(self) -> Definitions:

@@ -80,7 +80,7 @@ class ProofReport:
     """The result of a proof."""
 
     outcome: Outcome
-    version: str | None
+    version: str | None = None
     """The snapshot that the proof is of; None where it was of no snapshot (§9.2)."""
 
     generation: int | None

@@ -257,7 +257,6 @@ class Verification:
             report = answer.report
             found = ProofReport(
                 outcome=answer.outcome,
-                version=None,
                 generation=None if state is None else state.generation,
                 seconds=report["seconds"],
                 at=time.time(),
@@ -277,13 +276,10 @@ class Verification:
         state = self._state
         found = ProofReport(
             outcome=Outcome.UNKNOWN,
-            version=None,
             generation=None if state is None else state.generation,
             seconds=0.0,
             at=time.time(),
-            cells=0,
             unsupported=(reason,),
-            counterexample=None,
             description=(f"unknown: the table in the kernel was not compared with the policy: {reason}",),
         )
         self._finish(change, found)
