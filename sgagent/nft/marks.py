@@ -236,14 +236,22 @@ def encode_state(state: EnforcementState, layout: MarkLayout) -> str:
 
 def decode_state(comment: str, layout: MarkLayout) -> EnforcementState | None:
     """Return the state that a comment holds; None where it is not one of ours, or speaks of other bits."""
+    stated = stated_state(comment)
+    if stated is None:
+        return None
+    mask, state = stated
+    is_ours = mask == layout.mask and (state.generation or 0) <= layout.last_generation
+    return state if is_ours else None
+
+
+def stated_state(comment: str) -> tuple[int, EnforcementState] | None:
+    """Return the mask and the state that a comment holds, unchecked; None where it is not one of ours."""
     found = _STATE.fullmatch(comment)
-    if found is None or int(found["mask"], 16) != layout.mask:
+    if found is None:
         return None
     slots = tuple(None if word == _FREE else word for word in found["slots"].split())
     generation = None if found["generation"] == "none" else int(found["generation"])
-    if generation is not None and generation > layout.last_generation:
-        return None
-    return EnforcementState(
+    return int(found["mask"], 16), EnforcementState(
         generation=generation,
         slots=slots,
         reused=found["reused"] is not None,

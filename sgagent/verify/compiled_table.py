@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from sgagent.verify.verified_table import (
     VerifiedChain,
     VerifiedStatement,
     VerifiedTable,
+    by_name,
     selectors_of,
 )
 from sgagent.verify.views import Read, SelectorReading, Settled, Special, View
@@ -119,17 +120,10 @@ class Find:
     needs: Constraints
 
 
-class Never:
-    """No packet goes on in the rule."""
-
-
 Narrow = tuple[tuple[str, Ranges], ...]
 """Compare a number: constraints of a box."""
 
-Operation = (
-    FarEndIn | MarkIn | Find | Never | Narrow | nft.Limit | nft.Meter | nft.Count | nft.SetMark | nft.Verdict
-)
-
+Operation = FarEndIn | MarkIn | Find | Narrow | nft.Limit | nft.Meter | nft.Count | nft.SetMark | nft.Verdict
 
 OF_TAILS = (
     *(nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION),
@@ -148,9 +142,6 @@ class CompiledTable:
     def __init__(self, table: VerifiedTable) -> None:
         """Compile nothing yet."""
         self.table = table
-        self.tree = cache(self._tree)
-        """A map as a tree."""
-
         self.address_statements: dict[tuple[str, Family], Sequence[nft.Match | nft.LookUp]] = {}
         """The statements that distinguish addresses, by link and family."""
 
@@ -160,36 +151,31 @@ class CompiledTable:
         """Of packets with some marks in chains that read nothing else but what is settled in a view; None of
         those that do."""
 
-        self.selectors = cache(self._selectors)
-        """The selectors that the rules of a chain read, each once."""
-
-        self.reads = cache(self._reads)
-        """The selectors that a chain reads, with all chains that it leads to."""
-
-        self.reads_before_junctions = cache(self._reads_before_junctions)
-        """The selectors that a chain reads, with all chains that it leads to before a junction."""
-
-        self.touches_marks = cache(self._touches_marks)
-        """Whether marks are read or changed from a chain on, before a tail."""
-
-        self.never_returns = cache(self._never_returns)
-        """Whether each packet that goes to a chain meets a verdict there, or behind it."""
-
-    def _tree(self, name: str) -> MapNode:
+    @by_name
+    def tree(self, name: str) -> MapNode:
+        """Return a map as a tree."""
         return map_tree(self.table.verdict_maps[name].elements)
 
-    def _selectors(self, name: str) -> tuple[nft.Selector, ...]:
+    @by_name
+    def selectors(self, name: str) -> tuple[nft.Selector, ...]:
+        """Return the selectors that the rules of a chain read, each once."""
         read = (selector for one in self.table.chains[name].statements for selector in selectors_of(one))
         return tuple(dict.fromkeys(read))
 
-    def _reads(self, name: str) -> frozenset[nft.Selector]:
+    @by_name
+    def reads(self, name: str) -> frozenset[nft.Selector]:
+        """Return the selectors that a chain reads, with all chains that it leads to."""
         return self._shared(frozenset(self.selectors(name)).union(*map(self.reads, self.table.targets(name))))
 
-    def _reads_before_junctions(self, name: str) -> frozenset[nft.Selector]:
+    @by_name
+    def reads_before_junctions(self, name: str) -> frozenset[nft.Selector]:
+        """Return the selectors that a chain reads, with all chains that it leads to before a junction."""
         below = map(self.reads_before_junctions, set(self.table.targets(name)) - self.junctions)
         return self._shared(frozenset(self.selectors(name)).union(*below))
 
-    def _touches_marks(self, name: str) -> bool:
+    @by_name
+    def touches_marks(self, name: str) -> bool:
+        """Return whether marks are read or changed from a chain on, before a tail."""
         return (
             nft.CT_MARK in self.selectors(name)
             or any(isinstance(one, nft.SetMark) for one in self.table.chains[name].statements)
@@ -207,7 +193,8 @@ class CompiledTable:
         """
         return self.reads(name).issubset(OF_TAILS)
 
-    def _never_returns(self, name: str) -> bool:
+    @by_name
+    def never_returns(self, name: str) -> bool:
         """Return whether each packet that goes to a chain meets a verdict there, or behind it."""
         chain = self.table.chains[name]
         *before, last = (chain.rules[-1] if chain.rules else ()) or (None,)
@@ -243,7 +230,7 @@ class CompiledTable:
     def _weight(self, name: str) -> int:
         """Return how many rules a chain has, and elements in the maps that they look up."""
         chain = self.table.chains[name]
-        maps = {one.verdict_map for one in chain.look_ups}
+        maps = {one.verdict_map for one in chain.statements if isinstance(one, nft.LookUp)}
         return len(chain.rules) + sum(len(self.table.verdict_maps[one].elements) for one in maps)
 
     def rules(self, name: str, view: View, phase: Phase) -> tuple[tuple[Operation, ...], ...]:
@@ -254,28 +241,31 @@ class CompiledTable:
         if found is None:
             chain = self.table.chains[name]
             rules = (tuple(_operations(rule, readings)) for rule in chain.rules)
-            found = self._rules[key] = tuple(rule for rule in rules if not _is_idle(rule))
+            found = self._rules[key] = tuple(rule for rule in rules if not all(map(_only_compares, rule)))
         return found
 
 
 def _operations(
     statements: Iterable[VerifiedStatement], readings: dict[nft.Selector, SelectorReading]
 ) -> Iterator[Operation]:
+    """Yield the operations of a rule, up to a comparison that no packet meets."""
     for statement in statements:
         match statement:
             case nft.Match():
                 found = _compile_match(statement, readings[statement.selector])
-                if found is not None:
+                if found is False:
+                    return
+                if found is not True:
                     yield found
             case nft.LookUp(selectors, name):
                 fields = tuple(readings[selector] for selector in selectors)
                 if Special.NOTHING in fields:
-                    yield Never()
-                else:
-                    needs = tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
-                    yield Find(name, fields, needs)
+                    return
+                yield Find(
+                    name, fields, tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
+                )
             case nft.Meter(selector=selector) if readings[selector] is Special.NOTHING:
-                yield Never()
+                return
             case nft.Log():
                 pass
             case Unread():
@@ -284,18 +274,12 @@ def _operations(
                 yield statement
 
 
-def _is_idle(operations: Sequence[Operation]) -> bool:
-    """Return whether a rule does nothing: no packet gets beyond its comparisons, or there is nothing."""
-    for operation in operations:
-        if isinstance(operation, Never):
-            return True
-        if not isinstance(operation, (tuple, FarEndIn, MarkIn, nft.Limit)):
-            return False
-    return True
+def _only_compares(operation: Operation) -> bool:
+    return isinstance(operation, (tuple, FarEndIn, MarkIn, nft.Limit))
 
 
-def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | None:
-    """Return the operation of a comparison on a state; None where all its packets meet it."""
+def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | bool:
+    """Return the operation of a comparison on a state; else whether all its packets meet it, or none."""
     is_in = match.operator is nft.Operator.EQUAL
     match reading:
         case Settled(value):
@@ -303,9 +287,9 @@ def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | No
                 found = match.has_word(value)
             else:
                 found = holds(ranges_in(match), value if match.mask is None else value & match.mask)
-            return None if found is is_in else Never()
+            return found is is_in
         case Special.NOTHING:
-            return Never()
+            return False
         case Special.MARK:
             bits = 0xFFFFFFFF if match.mask is None else match.mask
             cubes = (cube for first, last in ranges_in(match) for cube in cubes_of(bits, first, last))
@@ -318,7 +302,7 @@ def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | No
                 wanted = under_mask(bits, match.mask, wanted)
             if not is_in:
                 wanted = without(((0, (1 << bits) - 1),), wanted)
-            return (*needs, (dimension, wanted)) if wanted else Never()
+            return (*needs, (dimension, wanted)) if wanted else False
 
 
 def ranges_in(match: nft.Match) -> Ranges:

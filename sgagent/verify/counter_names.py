@@ -19,8 +19,8 @@ from sgagent.nft import names
 from sgagent.nft.ruleset import IP6_SADDR, IP_SADDR, Meter, MeterSet
 
 
-def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> str | None:
-    """Return the counter that a packet adds to; None where it adds to none."""
+def counters_of(judge: ResolvedInterface, opener: Packet, decision: Decision, *notes: str) -> tuple[str, ...]:
+    """Return the counter that a packet adds to, if to any, behind what meters say of the packet."""
     link, direction = judge.name, opener.direction
     key: KernelCounterKey
     match decision.decided_by:
@@ -35,8 +35,8 @@ def counter_of(judge: ResolvedInterface, opener: Packet, decision: Decision) -> 
         case DecidedBy.FAILSAFE | DecidedBy.INNER | DecidedBy.INVALID | DecidedBy.SPOOFED as step:
             key = plain_key(HitStep(step.value), link, direction)
         case _:
-            return None
-    return names.counter_name(key)
+            return notes
+    return (*notes, names.counter_name(key))
 
 
 def notes_of(link: str, decision: Decision, family: Family) -> tuple[str, str] | None:

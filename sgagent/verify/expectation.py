@@ -6,7 +6,6 @@ packet: it is asked about one of each part that no clause cuts.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,16 +25,7 @@ from sgagent.core.addresses import (
 from sgagent.core.clauses import Clause, DecidedBy, list_clauses
 from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
 from sgagent.core.link_topology import FRAMES_OF_PORTS
-from sgagent.core.model import (
-    ICMPV6,
-    LAST_PORT,
-    TCP,
-    UDP,
-    Direction,
-    Family,
-    Mode,
-    Policy,
-)
+from sgagent.core.model import ICMPV6, LAST_PORT, TCP, UDP, Direction, Family, Mode, Policy
 from sgagent.core.openers import ANSWERING, OPENING_FLAGS
 from sgagent.core.policy import (
     DHCP,
@@ -46,8 +36,9 @@ from sgagent.core.policy import (
     ResolvedPolicy,
 )
 from sgagent.nft import names
+from sgagent.nft.marks import stated_state
 from sgagent.nft.ruleset import ALL_BITS
-from sgagent.verify.counter_names import counter_of, notes_of
+from sgagent.verify.counter_names import counters_of, notes_of
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -149,11 +140,6 @@ class SessionMemory:
 
 NOTHING_REMEMBERED = SessionMemory()
 
-_STATE = re.compile(
-    r"mask 0x(?P<mask>[0-9a-f]{1,8}) layout 3 generation (?P<generation>none|[1-9][0-9]{0,9})"
-    r" slots (?P<slots>\S+ \S+ \S+)( reused)?( keeps)?"
-)
-
 
 def stated_memory(table: VerifiedTable) -> SessionMemory:
     """Return the generation and slots that a table states; nothing where it states none that can be read.
@@ -161,15 +147,14 @@ def stated_memory(table: VerifiedTable) -> SessionMemory:
     Then no session may be accepted by its mark.
     """
     keeper = table.chains.get(names.STATE_CHAIN)
-    found = _STATE.fullmatch(keeper.comment) if keeper else None
-    if found is None:
+    stated = stated_state(keeper.comment) if keeper else None
+    if stated is None:
         return NOTHING_REMEMBERED
-    generation = None if found["generation"] == "none" else int(found["generation"])
-    slots = tuple(None if word == "/" else word for word in found["slots"].split())
-    memory = SessionMemory(mask=int(found["mask"], 16), generation=generation, slots=slots)
+    mask, state = stated
+    memory = SessionMemory(mask=mask, generation=state.generation, slots=state.slots)
     first_slot = memory.mask & -memory.mask
     greatest = memory.generation_mask // (first_slot << 4 * _SLOTS) if memory.mask else 0
-    return replace(memory, generation=None) if (generation or 0) > greatest else memory
+    return replace(memory, generation=None) if (state.generation or 0) > greatest else memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,22 +165,14 @@ class Expectation:
     """As it is carried out: where a link is only observed, accept (§9.1)."""
 
     decision: Decision
-    counter: str | None
-    """The counter that the packet adds to; None for no counter."""
+    counters: tuple[str, ...]
+    """The counter that the packet adds to, if to any, behind what meters say of the packet."""
 
     mark: int | None
     """Of the session afterwards; None where there is no session."""
 
-    notes: tuple[str, ...] = ()
-    """What meters say of it, before it is counted."""
-
     over: Expectation | None = None
     """What has to become of it where its source has used up the limit of the rule (§13.1)."""
-
-    @property
-    def counters(self) -> tuple[str, ...]:
-        """Return the counters that the packet adds to, behind what meters say of it."""
-        return (*self.notes, *(() if self.counter is None else (self.counter,)))
 
 
 JUDGED_HOOKS = ("prerouting", "postrouting")
@@ -222,7 +199,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
         if mark is not None and packet.hook in JUDGED_HOOKS and verdict is Policy.ACCEPT:
             mark = _changed(mark, accepting(None, is_elsewhere=False))
         unbound = Decision(verdict=verdict, decided_by=DecidedBy.UNBOUND)
-        return Expectation(verdict=verdict, decision=unbound, counter=None, mark=mark)
+        return Expectation(verdict=verdict, decision=unbound, counters=(), mark=mark)
     allowed = memory.allowed_marks(judge.name, opener.direction)
     elsewhere = memory.elsewhere_bit(judge.name, opener.direction)
     is_known = allowed is not None and mark is not None and mark & allowed[0] == allowed[1]
@@ -243,9 +220,8 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
         return Expectation(
             verdict=verdict,
             decision=decision,
-            counter=counter_of(judge, opener, decision),
+            counters=counters_of(judge, opener, decision, *notes),
             mark=mark_if_accepted if verdict is Policy.ACCEPT else mark,
-            notes=notes,
         )
 
     decision = evaluate(policy, opener)

@@ -20,7 +20,6 @@ from sgagent.verify.compiled_table import (
     MapNode,
     MarkIn,
     Narrow,
-    Never,
     Operation,
     PacketFate,
 )
@@ -167,8 +166,6 @@ class Exploration:
                 within, over = meter_notes(operation, table.meter_sets[operation.meter_set])
                 ways.onward.append(state._replace(counters=(*state.counters, within)))
                 state = state._replace(counters=(*state.counters, over))
-            elif isinstance(operation, Never):
-                break
             elif isinstance(operation, Find):
                 parts = list(self._find(operation, state))
                 ways.onward.extend(one for verdict, one in parts if verdict is None)

@@ -16,7 +16,7 @@ from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.nft.ruleset import CONFIRMED
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
-from sgagent.verify.counter_names import counter_of, notes_of
+from sgagent.verify.counter_names import counters_of, notes_of
 from sgagent.verify.expectation import (
     ANSWERS_THAT_OPEN_NOTHING,
     JUDGED_HOOKS,
@@ -98,7 +98,7 @@ class ComparisonScope:
         """Return whether the table does something else with a packet than it has to."""
         if expected.verdict is Policy.DROP and self.spares(packet.state):
             return False
-        if expected.over is not None and found.counters[:1] == expected.over.notes:
+        if expected.over is not None and found.counters[:1] == expected.over.counters[:1]:
             expected = expected.over
         return (
             expected.verdict is not found.verdict
@@ -171,8 +171,8 @@ def dimensions_decided(view: View) -> tuple[Dimension, ...]:
 
 
 def _demand_of(judge: ResolvedInterface, opener: Packet, decision: Decision, *notes: str) -> Demand:
-    counter, accepts = counter_of(judge, opener, decision), carried_out(judge, decision) is Policy.ACCEPT
-    counters = notes if counter is None else (*notes, counter)
+    accepts = carried_out(judge, decision) is Policy.ACCEPT
+    counters = counters_of(judge, opener, decision, *notes)
     return Demand(accepts, counters, is_remembered=not hides_maker(judge, opener))
 
 
@@ -235,7 +235,11 @@ class FateComparison(Exploration):
         """Whether it is only to be found out if there is a difference."""
 
         judge = frame.judge
-        self._allowed = subject.memory.allowed_marks(judge.name, view.accepted_as) if judge else None
+        self._allowed = None
+        if judge is not None and view.direction is not None and not view.is_expected:
+            self._allowed = subject.memory.allowed_marks(judge.name, view.accepted_as)
+        """Marks of sessions that the policy allowed before."""
+
         self._changes = _changes_of_accepted(subject.memory, view, judge)
         """Of marks of sessions that are accepted now."""
 
@@ -250,9 +254,10 @@ class FateComparison(Exploration):
         if self.frame.judge is None:
             self._compare_unjudged(state, fates)
             return
-        remembered, fates = self._by_memory(fates)
-        if remembered:
-            self._demand(OPEN, remembered, state.box, state.classes)
+        if self._allowed is not None:
+            remembered, fates = _split_fates(fates, self._allowed)
+            if remembered:
+                self._demand(OPEN, remembered, state.box, state.classes)
         if not fates:
             return
         for decided in self._decided(state):
@@ -331,12 +336,6 @@ class FateComparison(Exploration):
             self._demand(SHUT, fates, box, state.classes)
         for other in others:
             self._demand(OPEN, fates, other, state.classes)
-
-    def _by_memory(self, fates: Sequence[PacketFate]) -> tuple[Sequence[PacketFate], Sequence[PacketFate]]:
-        """Return the fates of sessions that the policy allowed before, and those of others."""
-        if self._allowed is None or self.view.direction is None or self.view.is_expected:
-            return (), fates
-        return _split_fates(fates, self._allowed)
 
     def _groups(self, state: State) -> Iterator[tuple[Sequence[BoxClause], Sequence[int]]]:
         """Yield the classes of far ends by the clauses that they have; none decides about invalid packets."""

@@ -109,10 +109,7 @@ def make_frame(
     )
 
 
-_Sets = Iterator[Ranges]
-
-
-def _expressions(compiled: CompiledTable, view: View) -> _Sets:
+def _expressions(compiled: CompiledTable, view: View) -> Iterator[Ranges]:
     """Yield the sets of far ends that the table distinguishes in packets of a view's link and family."""
     done: set[Hashable] = set()
     for statement in _address_statements(compiled, view):
@@ -191,7 +188,7 @@ def _link_or_family(selector: nft.Selector, view: View) -> str | None:
     return str(reading.value) if isinstance(reading, Settled) else None
 
 
-def _keys(table: VerifiedTable, name: str, place: int) -> _Sets:
+def _keys(table: VerifiedTable, name: str, place: int) -> Iterator[Ranges]:
     """Yield the sets of values of a field that lead to different places."""
     verdict_map = table.verdict_maps[name]
     found: dict[Hashable, set[tuple[int, int]]] = {}

@@ -11,14 +11,7 @@ from dataclasses import dataclass, replace
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.guardrails import ResolvedGuardrail
-from sgagent.core.model import (
-    ALL_PORTS,
-    ALL_PROTOCOLS,
-    CidrBlock,
-    Direction,
-    Family,
-    Policy,
-)
+from sgagent.core.model import ALL_PORTS, ALL_PROTOCOLS, CidrBlock, Direction, Family, Policy
 from sgagent.core.policy import Peer, ResolvedInterface, ResolvedPolicy, ResolvedRule
 from sgagent.verify import Outcome
 from sgagent.verify.fate_comparison import ComparisonScope, Counterexample

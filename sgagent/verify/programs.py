@@ -13,14 +13,7 @@ from functools import cached_property
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
 from sgagent.nft.expressions import NamedStatement, Reject
-from sgagent.nft.kernel_table import (
-    FAULTS,
-    KernelChain,
-    KernelRule,
-    KernelTable,
-    ProgramReader,
-    read_tables,
-)
+from sgagent.nft.kernel_table import FAULTS, KernelChain, KernelRule, KernelTable, ProgramReader, read_tables
 from sgagent.nft.registers import ProgramStatement
 from sgagent.nft.sets import elements_of, meter_set_of
 from sgagent.verify.verified_table import (

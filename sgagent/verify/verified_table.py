@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
+from typing import TypeVar
 
 from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Phase, phase_of
+
+_S = TypeVar("_S")
+_T = TypeVar("_T")
 
 
 class UnsupportedStatementError(Exception):
@@ -63,10 +67,10 @@ class VerifiedChain:
         """Return the statements of all rules."""
         return (one for rule in self.rules for one in rule)
 
-    @property
-    def look_ups(self) -> Iterator[nft.LookUp]:
-        """Return those that look something up in a map."""
-        return (one for one in self.statements if isinstance(one, nft.LookUp))
+
+def by_name(method: Callable[[_S, str], _T]) -> cached_property[Callable[[str], _T]]:
+    """Make a method about one chain or map, by its name, that keeps its results with its object."""
+    return cached_property(lambda one: cache(partial(method, one)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,22 +120,22 @@ class VerifiedTable:
             and any(selector.key_type is nft.KeyType.IFNAME for selector in selectors_of(one))
         )
 
-    @cached_property
-    def targets(self) -> Callable[[str], tuple[str, ...]]:
+    @by_name
+    def targets(self, name: str) -> tuple[str, ...]:
         """Return the chains that a chain leads to, each once."""
-        return cache(lambda name: tuple(dict.fromkeys(self._targets(self.chains[name]))))
-
-    def _targets(self, chain: VerifiedChain) -> Iterator[str]:
-        for one in chain.statements:
+        found = dict[str, None]()
+        for one in self.chains[name].statements:
             if isinstance(one, (nft.Goto, nft.Jump)):
-                yield one.chain
+                found[one.chain] = None
             elif isinstance(one, nft.LookUp) and one.verdict_map in self.verdict_maps:
-                yield from self.map_targets(one.verdict_map)
+                found |= dict.fromkeys(self.map_targets(one.verdict_map))
+        return tuple(found)
 
-    @cached_property
-    def map_targets(self) -> Callable[[str], tuple[str, ...]]:
+    @by_name
+    def map_targets(self, name: str) -> tuple[str, ...]:
         """Return the chains that a map leads to, each once."""
-        return cache(lambda name: tuple(dict.fromkeys(_map_targets(self.verdict_maps[name]))))
+        verdicts = (element.verdict for element in self.verdict_maps[name].elements)
+        return tuple(dict.fromkeys(one.chain for one in verdicts if isinstance(one, (nft.Goto, nft.Jump))))
 
     @cached_property
     def unsupported(self) -> tuple[str, ...]:
@@ -195,11 +199,6 @@ def selectors_of(statement: VerifiedStatement) -> tuple[nft.Selector, ...]:
             return (selector,)
         case _:
             return ()
-
-
-def _map_targets(verdict_map: nft.VerdictMap) -> Iterator[str]:
-    verdicts = (element.verdict for element in verdict_map.elements)
-    return (verdict.chain for verdict in verdicts if isinstance(verdict, (nft.Goto, nft.Jump)))
 
 
 def _priority(chain: VerifiedChain) -> int:

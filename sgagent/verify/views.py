@@ -65,22 +65,21 @@ class _End(NamedTuple):
     port: Dimension
 
 
-_HEADER = (
-    _End("header's source", "header's source port"),
-    _End("header's destination", "header's destination port"),
-)
+def _ends(whose: str) -> tuple[_End, _End]:
+    """Return source and destination of a header or a tuple."""
+    return (
+        _End(f"{whose} source", f"{whose} source port"),
+        _End(f"{whose} destination", f"{whose} destination port"),
+    )
+
+
+_HEADER = _ends("header's")
 """Source and destination in a header that has nothing to do with the tuple that the policy judges."""
 
-_OTHER_TUPLE = (
-    _End("other tuple's source", "other tuple's source port"),
-    _End("other tuple's destination", "other tuple's destination port"),
-)
+_OTHER_TUPLE = _ends("other tuple's")
 """Source and destination of the tuple that the policy does not judge: NAT may put anything there."""
 
-_REPLY_TUPLE = (
-    _End("reply tuple's source", "reply tuple's source port"),
-    _End("reply tuple's destination", "reply tuple's destination port"),
-)
+_REPLY_TUPLE = _ends("reply tuple's")
 """Likewise that of replies, where the policy judges the header of an error."""
 
 _SESSION_PROTOCOL = "session's protocol"
@@ -342,37 +341,29 @@ class View:
     def packet(self, values: Mapping[Dimension, int], mark: int = 0) -> PacketAtHook:
         """Return the packet that has these values."""
         source, destination = self._header(Phase.WIRE)
-        protocol = self._protocol_of_header
+        read = self._protocol_of_header
+        protocol = int(read.value) if isinstance(read, Settled) else values[PROTOCOL]
+        icmp_type = values[_HEADER_TYPE if self.headers is Headers.ERROR else ICMP_TYPE]
         return PacketAtHook(
             hook=self.hook,
             interface=self.link,
             family=self.family,
             source=values[source.address],
             destination=values[destination.address],
-            protocol=int(protocol.value) if isinstance(protocol, Settled) else values[PROTOCOL],
+            protocol=protocol,
             source_port=_present(values[source.port]),
             destination_port=_present(values[destination.port]),
-            icmp_type=self._icmp_type(values),
+            icmp_type=_present(icmp_type) if protocol == _ERRORS[self.family] else None,
             hop_limit=values[HOP_LIMIT],
             state=self.state,
             session=self._session(values, mark),
             other_interface=self.other_link,
             ether_destination=_present(values[ETHER_DESTINATION]),
-            tcp_flags=self._tcp_flags(values),
+            tcp_flags=_present(values[TCP_FLAGS]) if protocol == TCP.wire_number else None,
             user=values[USER] if values[USER] >= 0 else None,
             unit=values[UNIT] if values[UNIT] >= 0 else None,
             hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
-
-    def _icmp_type(self, values: Mapping[Dimension, int]) -> int | None:
-        if self.headers is Headers.ERROR:
-            return _present(values[_HEADER_TYPE])
-        is_icmp = self.headers is Headers.OWN and values[PROTOCOL] == _ERRORS[self.family]
-        return _present(values[ICMP_TYPE]) if is_icmp else None
-
-    def _tcp_flags(self, values: Mapping[Dimension, int]) -> int | None:
-        is_tcp = self.headers is Headers.OWN and values[PROTOCOL] == TCP.wire_number
-        return _present(values[TCP_FLAGS]) if is_tcp else None
 
     def _session(self, values: Mapping[Dimension, int], mark: int) -> SessionAtHook | None:
         if self.direction is None:

@@ -159,7 +159,7 @@ def test_a_counter_of_another_rule() -> None:
     """The verdict is right, the count is not."""
     table = with_chain(compiled(POLICY), "peers/eth0/ingress/ipv4", _of_app(Count("rule/eth0/web")))
     found = refuted(table)
-    assert (found.expected.counter, found.found.counters) == ("rule/eth0/app", ("rule/eth0/web",))
+    assert (found.expected.counters, found.found.counters) == (("rule/eth0/app",), ("rule/eth0/web",))
     assert found.expected.verdict is found.found.verdict
     assert proof_of(table, scope=ComparisonScope(counters=False, marks=False)).outcome is Outcome.PROVED
 
