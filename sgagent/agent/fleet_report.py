@@ -6,7 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sgagent import __version__
 from sgagent.agent.status import Status
@@ -22,22 +22,27 @@ _NOT_OF_AN_ID = re.compile(r"[^A-Za-z0-9._:-]")
 
 
 def presence_kept(
-    settings: Settings, source: Source, status: Callable[[], Status], facts: Callable[[], HostFacts]
+    settings: Settings,
+    store: EtcdSourceSettings,
+    source: Source,
+    status: Callable[[], Status],
+    facts: Callable[[], HostFacts],
 ) -> AbstractContextManager[None]:
-    """Keep this host's keys in the store that definitions come from, until the context is left.
+    """Keep this host's keys in a store that definitions come from, until the context is left.
 
     Args:
         settings: the configuration.
-        source: where definitions come from; nothing is kept unless it is an etcd cluster.
+        store: where the keys are kept.
+        source: of all definitions. Where that is a union, the version in force is none of the store, and
+            nothing is reported; the host is announced all the same.
         status: how the agent is doing; may be asked from any thread.
         facts: the links; likewise.
     """
-    store = settings.source
-    if not isinstance(source, EtcdSource) or not isinstance(store, EtcdSourceSettings):
-        return nullcontext()
+    etcd = source if isinstance(source, EtcdSource) else None
+    store = store if etcd else replace(store, report=False)
     if not (store.report or store.announce):
         return nullcontext()
-    presence = Presence(store, status, lambda: source.publication, facts, settings.interfaces)
+    presence = Presence(store, status, lambda: etcd.publication if etcd else None, facts, settings.interfaces)
     return keys_kept(store, presence.keys, settings.state.directory)
 
 

@@ -64,7 +64,7 @@ from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import GuardrailSource, Observed
 from sgagent.settings import Settings
 from sgagent.settings.listen_address import ListenAddress
-from sgagent.settings.sources import EtcdSourceSettings
+from sgagent.settings.sources import EtcdSourceSettings, SeveralSources
 from sgagent.sources.factory import make_source
 from sgagent.sources.servers import name_servers
 
@@ -200,10 +200,13 @@ def _assemble(
     published.serving = _metrics_served(settings, published, clock, answer, log)
     stack.enter_context(closing(published.serving))
     stack.enter_context(control_served(settings.state.runtime_directory, answer, log))
-    if isinstance(settings.source, EtcdSourceSettings):
-        from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - it needs what other sources do without
+    declared = settings.source.sources if isinstance(settings.source, SeveralSources) else (settings.source,)
+    for store in declared:
+        if isinstance(store, EtcdSourceSettings):
+            from sgagent.agent.fleet_report import presence_kept  # noqa: PLC0415 - others do without what it needs
 
-        stack.enter_context(presence_kept(settings, source, lambda: published.status, host.facts))
+            kept = presence_kept(settings, store, source, lambda: published.status, host.facts)
+            stack.enter_context(kept)
 
     is_kept = settings.enforcement.sessions is Sessions.KEEP
     routes = stack.enter_context(closing(Routes()))

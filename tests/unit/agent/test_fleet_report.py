@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from sgagent.agent.fleet_report import Presence
+import pytest
+
+from sgagent.agent import fleet_report
+from sgagent.agent.fleet_report import Presence, presence_kept
 from sgagent.agent.posture import Posture
 from sgagent.agent.status import Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.core.binding import HandBinding, HostFacts, Link
 from sgagent.core.model import CidrBlock
+from sgagent.settings import Settings
 from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
 from sgagent.sources.etcd.host_reports import Report, read_reports
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.source import FetchedPublication
+from sgagent.sources.several.source import UnionSource
+from sgagent.sources.verified_parse import VerifiedParser
+from tests.words import blocks
 
 LAYOUT = KeyLayout("/sgagent")
 SETTINGS = EtcdSourceSettings(endpoints=(ServerUrl(host="192.0.2.1", port=2379),), host_name="web-1")
@@ -105,3 +114,24 @@ def test_names_of_links_become_ids() -> None:
     )
     host.facts = HostFacts(links=(Link(name="a@b+c", index=2),))
     assert list(host.presence.keys()) == [LAYOUT.key("members", "sg-a", "web-1.a-b-c")]
+
+
+def test_beside_other_sources_a_host_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reported only where the version in force is one of the store."""
+    kept: list[Mapping[str, bytes]] = []
+
+    def keys_kept(
+        _: object, keys: Callable[[], Mapping[str, bytes]], __: object
+    ) -> AbstractContextManager[None]:
+        kept.append(keys())
+        return nullcontext()
+
+    monkeypatch.setattr(fleet_report, "keys_kept", keys_kept)
+    by_hand = HandBinding(interface="eth0", security_group_ids=("sg-a",))
+    settings = replace(Settings(), interfaces=(by_hand,))
+    facts = HostFacts(links=(Link(name="eth0", index=1, addresses=blocks("10.0.0.5")),))
+    union = UnionSource((), VerifiedParser(settings.limits))
+    for store in (SETTINGS, replace(SETTINGS, announce=True)):
+        with presence_kept(settings, store, union, lambda: STATUS, lambda: facts):
+            pass
+    assert [list(keys) for keys in kept] == [[LAYOUT.key("members", "sg-a", "web-1.eth0")]]
