@@ -146,7 +146,7 @@ class SourceTable(SettingsTable):
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
-        """Return host and port of each server, in the order of their cache files."""
+        """Return host and port of each server."""
         return ()
 
     @property
@@ -218,7 +218,7 @@ class HttpsSourceSettings(TlsTable):
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
-        """Return host and port of each server, in the order of their cache files."""
+        """Return host and port of each server."""
         return ((self.url.host, self.url.port),)
 
     @property
@@ -272,7 +272,7 @@ class EtcdSourceSettings(TlsTable):
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
-        """Return host and port of each server, in the order of their cache files."""
+        """Return host and port of each server."""
         return tuple((endpoint.host, endpoint.port) for endpoint in self.endpoints)
 
     @property
@@ -335,7 +335,7 @@ class AliyunSourceSettings(SourceTable):
 
     @property
     def servers(self) -> tuple[tuple[str, int], ...]:
-        """Return host and port of each server, in the order of their cache files."""
+        """Return host and port of each server."""
         return ((self.api.host, self.api.port),)
 
     @property

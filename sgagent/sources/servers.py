@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.core.model import TCP, UDP
-from sgagent.json_model import UNREADABLE, from_json
+from sgagent.json_model import UNREADABLE, checksum, from_json
 from sgagent.settings import Settings
 from sgagent.settings.sources import AnySource, TlsTable
 
@@ -37,9 +37,9 @@ _NAME = "source-addresses"
 _MOST_ADDRESSES = 64
 
 
-def addresses_file(state_directory: Path, number: int = 0) -> Path:
-    """Return the path of a server's cache file; a source with several servers numbers them from 0."""
-    return state_directory / (f"{_NAME}-{number}.json" if number else f"{_NAME}.json")
+def addresses_file(state_directory: Path, host: str, port: int) -> Path:
+    """Return the path of a server's cache file, whose name is safe and short for any host."""
+    return state_directory / f"{_NAME}-{checksum(f'{host} {port}'.encode())[:16]}.json"
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -136,12 +136,12 @@ class EndpointCache:
 
 
 def known_endpoints(settings: Settings) -> tuple[Endpoint, ...]:
-    """Return the cached endpoints of the configured source."""
+    """Return the cached endpoints of the configured source; of a union, those of all its sources."""
     found: list[Endpoint] = []
-    for number, (host, port) in enumerate(settings.source.servers):
-        memory = addresses_file(settings.state.directory, number)
+    for host, port in settings.source.servers:
+        memory = addresses_file(settings.state.directory, host, port)
         found += EndpointCache(host, port, memory=memory).endpoints()
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 RESOLV_CONF = Path("/etc/resolv.conf")

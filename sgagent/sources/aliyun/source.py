@@ -264,7 +264,7 @@ def make_source(settings: AliyunSourceSettings, context: SourceContext) -> Aliyu
         )
     from sgagent.sources.aliyun.client import SdkApi  # noqa: PLC0415 - it needs what others do without
 
-    memory = addresses_file(all_settings.state.directory)
+    memory = addresses_file(all_settings.state.directory, settings.api.host, settings.api.port)
     endpoint_cache = EndpointCache(settings.api.host, settings.api.port, memory=memory)
     api = SdkApi(settings, all_settings.limits, endpoint_cache)
     by_hand = None if context.host is None else all_settings.interfaces

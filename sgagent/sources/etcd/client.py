@@ -67,9 +67,10 @@ class Client:
         self.limits = limits or Limits()
         self._settings = settings
         access = []
-        for number, endpoint in enumerate(settings.endpoints):
-            file = None if memory is None else servers.addresses_file(memory, number)
-            cache = servers.EndpointCache(endpoint.host, endpoint.port, memory=file)
+        for endpoint in settings.endpoints:
+            host, port = endpoint.host, endpoint.port
+            file = None if memory is None else servers.addresses_file(memory, host, port)
+            cache = servers.EndpointCache(host, port, memory=file)
             largest = messages.largest_message(self.limits)
             access.append(EndpointAccess(endpoint, settings, cache, largest))
         self._all = tuple(access)

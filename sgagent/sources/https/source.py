@@ -30,7 +30,7 @@ two files one after the other."""
 
 def make_source(settings: HttpsSourceSettings, context: SourceContext) -> HttpsSource:
     """Return the source of a configuration."""
-    memory = addresses_file(context.settings.state.directory)
+    memory = addresses_file(context.settings.state.directory, settings.url.host, settings.url.port)
     return HttpsSource(settings, context.settings.limits, context.parser, memory=memory)
 
 

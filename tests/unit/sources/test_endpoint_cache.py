@@ -10,8 +10,15 @@ import pytest
 
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import Settings, StateSettings
-from sgagent.settings.sources import AnySource, EtcdSourceSettings, HttpsSourceSettings, ServerUrl
+from sgagent.settings.sources import (
+    AnySource,
+    EtcdSourceSettings,
+    HttpsSourceSettings,
+    ServerUrl,
+    SeveralSources,
+)
 from sgagent.sources.etcd.client import Client
+from sgagent.sources.factory import make_source
 from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints
 
 NAMED = EtcdSourceSettings(
@@ -23,10 +30,10 @@ NAMED = EtcdSourceSettings(
 )
 
 
-def remember(directory: Path, number: int, host: str, *addresses: str, port: int = 2379) -> None:
+def remember(directory: Path, host: str, *addresses: str, port: int = 2379) -> None:
     """Have an earlier agent find a server."""
     found = list(addresses)
-    EndpointCache(host, port, lambda _host, _port: found, addresses_file(directory, number)).find()
+    EndpointCache(host, port, lambda _host, _port: found, addresses_file(directory, host, port)).find()
 
 
 def known(source: AnySource, directory: Path) -> list[str]:
@@ -41,11 +48,12 @@ def test_what_was_found_before_is_known_without_a_look(tmp_path: Path) -> None:
     def fails(_host: str, _port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    remember(tmp_path, 0, "policy.example.com", "192.0.2.80", "2001:db8::80", port=443)
-    later = EndpointCache("policy.example.com", 443, fails, addresses_file(tmp_path))
+    remember(tmp_path, "policy.example.com", "192.0.2.80", "2001:db8::80", port=443)
+    memory = addresses_file(tmp_path, "policy.example.com", 443)
+    later = EndpointCache("policy.example.com", 443, fails, memory)
     assert later.endpoints() == (Endpoint.at("192.0.2.80", 443), Endpoint.at("2001:db8::80", 443))
     assert later.find() == ("192.0.2.80", "2001:db8::80")
-    other = EndpointCache("other.example.com", 443, fails, addresses_file(tmp_path))
+    other = EndpointCache("other.example.com", 443, fails, memory)
     assert other.endpoints() == ()
     with pytest.raises(OSError, match="Temporary failure"):
         other.find()
@@ -54,8 +62,8 @@ def test_what_was_found_before_is_known_without_a_look(tmp_path: Path) -> None:
 def test_every_server_of_a_source_is_remembered(tmp_path: Path) -> None:
     """Those that are named, each in a file of its own; an address needs no memory."""
     assert known(NAMED, tmp_path) == ["192.0.2.2 2379"]
-    remember(tmp_path, 0, "etcd-1.example.com", "192.0.2.1")
-    remember(tmp_path, 2, "etcd-3.example.com", "192.0.2.3", "192.0.2.33")
+    remember(tmp_path, "etcd-1.example.com", "192.0.2.1")
+    remember(tmp_path, "etcd-3.example.com", "192.0.2.3", "192.0.2.33")
     everything = ["192.0.2.1 2379", "192.0.2.2 2379", "192.0.2.3 2379", "192.0.2.33 2379"]
     assert known(NAMED, tmp_path) == everything
     client = Client(NAMED, tmp_path)
@@ -63,3 +71,20 @@ def test_every_server_of_a_source_is_remembered(tmp_path: Path) -> None:
     web = HttpsSourceSettings(url=ServerUrl(host="192.0.2.80", port=8443, target="/"))
     assert known(web, tmp_path) == ["192.0.2.80 8443"]
     assert known(Settings().source, tmp_path) == []
+
+
+def test_every_source_of_a_union_is_remembered(tmp_path: Path) -> None:
+    """Each has its own file, which is read for its server, and two of one server share theirs."""
+    remember(tmp_path, "a.example.com", "192.0.2.1", port=443)
+    remember(tmp_path, "b.example.com", "192.0.2.3", port=443)
+    remember(tmp_path, "b.example.com", "192.0.2.4", port=8443)
+    remember(tmp_path, "etcd-1.example.com", "192.0.2.5")
+    urls = [("a.example.com", 443), ("b.example.com", 443), ("b.example.com", 8443), ("b.example.com", 443)]
+    webs = [HttpsSourceSettings(url=ServerUrl(host=host, port=port, target="/")) for host, port in urls]
+    settings = replace(
+        Settings(), source=SeveralSources(sources=(*webs, NAMED)), state=StateSettings(directory=tmp_path)
+    )
+    everything = ["192.0.2.1 443", "192.0.2.2 2379", "192.0.2.3 443", "192.0.2.4 8443", "192.0.2.5 2379"]
+    assert sorted(known(settings.source, tmp_path)) == everything
+    made = make_source(settings).endpoints()
+    assert sorted({f"{one.address} {one.port}" for one in made}) == everything
