@@ -169,22 +169,31 @@ class Paginator:
                     raise ApiError(f"{call}: {name} changed while pages were read")
             page = items_of(answer, path, call)
             if not page and not _token(answer):
-                counted = f"{len(items)} items of {_number(answer, 'TotalCount')}"
-                raise ApiError(f"{call}: a page is missing: {counted}")
+                raise _missing_page(call, answer, len(items))
             items += page
         raise ApiError(f"{call}: more than {MOST_PAGES} pages")
 
 
 def _next_page(call: ApiCall, answer: ApiAnswer, gathered: int) -> ApiCall | None:
-    """Return the call for the next page; None after the last one."""
+    """Return the call for the next page; None after the last one.
+
+    Raises:
+        ApiError: by page number, a page before the last one was not full.
+    """
     token = _token(answer)
     if token:
         return call.also(NextToken=token)
     size, number = _number(answer, "PageSize"), _number(answer, "PageNumber")
-    if size < 1 or number < 1 or number * size > gathered or gathered >= _number(answer, "TotalCount"):
+    if size < 1 or number < 1 or gathered >= _number(answer, "TotalCount"):
         return None
+    if number * size > gathered:
+        raise _missing_page(call, answer, gathered)
     by_number = {name: value for name, value in call.parameters.items() if name != "MaxResults"}
     return ApiCall(call.action, {**by_number, "PageNumber": number + 1, "PageSize": size})
+
+
+def _missing_page(call: ApiCall, answer: ApiAnswer, gathered: int) -> ApiError:
+    return ApiError(f"{call}: a page is missing: {gathered} items of {_number(answer, 'TotalCount')}")
 
 
 def items_of(answer: ApiAnswer, path: Sequence[str], call: ApiCall) -> list[Json]:

@@ -109,6 +109,24 @@ def test_pages_are_followed_to_the_last(cloud: FakeCloud, by_number: bool) -> No
     assert any(("PageNumber" if by_number else "NextToken") in found for found in names)
 
 
+@pytest.mark.parametrize("sizes", ((49,), (50, 49), (50, 0)))
+def test_a_short_page_before_the_last_is_no_answer(sizes: tuple[int, ...]) -> None:
+    """By page number: of the announced 120 items, those that are missing would be of no group."""
+    pages = [
+        {"S": {"I": [{}] * size}, "PageNumber": number, "PageSize": 50, "TotalCount": 120}
+        for number, size in enumerate(sizes, 1)
+    ]
+
+    class Short(FakeApi):
+        def ask(self, call: ApiCall) -> ApiAnswer:
+            assert call.parameters.get("PageNumber", 1) == 1 + len(sizes) - len(pages)
+            return pages.pop(0)
+
+    paginator = Paginator(Short(FakeCloud()), lambda: 0.0)
+    with pytest.raises(ApiError, match=f"a page is missing: {sum(sizes)} items of 120"):
+        paginator.ask_all(ApiCall(Action.INTERFACES), ("S", "I"))
+
+
 def test_whatever_is_missing_leaves_nothing(cloud: FakeCloud) -> None:
     """Half of the rules is no policy: a call that fails, be it the last page of any, refuses the whole."""
     cloud.most_per_page = 1
