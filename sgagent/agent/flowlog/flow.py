@@ -324,12 +324,17 @@ class JournalWriter:
         self._path = path
 
     def write(self, entries: Sequence[FlowRecord]) -> None:
-        """Send a datagram for each."""
+        """Send a datagram for each, as long as the journal takes them."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
             journal.settimeout(_LONGEST_WAIT_SECONDS)
             journal.connect(str(self._path))
-            for entry in entries:
-                journal.send("".join(f"{name}={value}\n" for name, value in _fields(entry).items()).encode())
+            for sent, entry in enumerate(entries):
+                text = "".join(f"{name}={value}\n" for name, value in _fields(entry).items())
+                try:
+                    journal.send(text.encode())
+                except OSError as error:
+                    reason, lost = error.strerror or str(error), len(entries) - sent
+                    raise PartlyWrittenError(error.errno or errno.EAGAIN, reason, lost=lost) from error
 
 
 def _fields(entry: FlowRecord) -> dict[str, object]:

@@ -179,6 +179,22 @@ def test_a_journal_that_was_started_anew_is_found_again(tmp_path: Path) -> None:
         (tmp_path / "journal").unlink()
 
 
+def test_a_journal_that_stalls_loses_only_what_it_has_no_room_for(tmp_path: Path) -> None:
+    """What it took before is not counted as lost."""
+    entries = [dropped(number) for number in range(1000)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        with pytest.raises(PartlyWrittenError, match="timed out") as raised:
+            JournalWriter(tmp_path / "journal").write(entries)
+        journal.settimeout(0)
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while journal.recv(1 << 16):
+                taken += 1
+    assert 0 < taken < len(entries)
+    assert raised.value.lost == len(entries) - taken
+
+
 @pytest.fixture(params=("stream", "fifo"))
 def pipe(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, FlowWriter]]:
     """Give the reading end of a pipe with room for four pages, and what writes to it."""
