@@ -347,8 +347,6 @@ class Reconciler:
                 faults.append(fault)
             else:
                 stored[part.place] = part.signed
-        if stored == definitions.signatures and not faults:
-            return definitions
         return replace(definitions, signatures=stored, signature_fault="; ".join(faults) or None)
 
     @property
