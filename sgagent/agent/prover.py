@@ -34,7 +34,7 @@ class Progress(enum.Enum):
 
     STARTED = "started"
     LISTED = "listed"
-    """The table was listed; it waits to be told whether that is the table to prove."""
+    """The table was listed; the agent says next whether that is the table to prove."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
