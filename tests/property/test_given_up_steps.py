@@ -131,9 +131,8 @@ class Pair:
             step = self.agent.step(fetch=fetch)
         self.fuse.calls_left = 0
         if step is not None and step.outcome is not StepEnd.REFUSED:
-            is_left = (
-                self.fuse.burnt == "remove"
-            )  # the next step removes what another process must have changed
+            # The next step removes what is left, as another process must have changed something.
+            is_left = self.fuse.burnt in ("before_counters_go", "remove")
             self.has_touched |= is_left
             self.compare(step, fetch=fetch)
             self.is_drift = is_left
