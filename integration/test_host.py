@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import threading
@@ -12,6 +13,7 @@ from pyroute2 import IPRoute
 
 from integration.lab import wait_for
 from integration.namespaces import Namespace, network_namespace
+from sgagent.agent.daemon import clean_up
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock
 from sgagent.host.links import NetlinkHost
@@ -97,6 +99,21 @@ def test_a_link_whose_name_is_no_text_is_listed(namespace: Namespace) -> None:
     found = {link.name: link for link in NetlinkHost().facts().links}
     assert sorted(found) == [r"br\xff0", "eth0", "eth1", "lo"]
     assert found["eth1"].master == r"br\xff0"
+
+
+def test_listings_leave_nothing_behind(namespace: Namespace) -> None:
+    """However often links come and go: a daemon lists them for years, and searches old objects hardly ever."""
+    host = NetlinkHost()
+    kept = list[int]()
+    for turn in range(1, 6):
+        for number in range(5):
+            namespace.ip(f"link add br{number} type bridge")
+            host.facts()
+            namespace.ip(f"link delete br{number}")
+            host.facts()
+            clean_up(turn)
+        kept.append(len(gc.get_objects()))
+    assert kept[-1] - kept[1] < 100
 
 
 def test_facts_are_listed_by_any_thread(namespace: Namespace) -> None:

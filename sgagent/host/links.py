@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import gc
 import importlib.util
 import os
 import select
@@ -63,7 +64,13 @@ class NetlinkHost:
         return watches[-1].facts() if watches else self._list()
 
     def _list(self) -> HostFacts:
-        return replace(_list_uninterrupted(), find_local=self._find_local)
+        try:
+            return replace(_list_uninterrupted(), find_local=self._find_local)
+        finally:
+            # Each of pyroute2's messages refers to itself. What outlives a step of the daemon is hardly ever
+            # searched for cycles, and a command is over before.
+            if gc.isenabled():
+                gc.collect(_YOUNG)
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -167,6 +174,9 @@ class _Watch:
             self._count += 1
             return True
 
+
+_YOUNG = 1
+"""The garbage collector's generations of what was made since it searched last, which is little."""
 
 _LONGEST_MESSAGE = 65536
 _HOOKS_READ_MILLISECONDS = 1000
