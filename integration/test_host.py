@@ -102,7 +102,7 @@ def test_a_link_whose_name_is_no_text_is_listed(namespace: Namespace) -> None:
 
 
 def test_listings_leave_nothing_behind(namespace: Namespace) -> None:
-    """However often links come and go: a daemon lists them for years, and searches old objects hardly ever."""
+    """However often links come and go: a daemon lists them for years, and hardly searches old objects."""
     host = NetlinkHost()
     kept = list[int]()
     for turn in range(1, 6):

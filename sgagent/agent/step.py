@@ -387,12 +387,17 @@ class StepLog:
 
 
 def _unbound_since(step: Step, before: Step) -> tuple[str, ...]:
-    """Return the links that are there, were bound, and that nothing filters any more."""
-    if step.policy is None or before.policy is None or step.policy is before.policy:
+    """Return the links that are there, were bound, perhaps by another name, and that nothing filters now."""
+    policy, former = step.policy, before.policy
+    is_same = policy is former and step.facts is before.facts
+    if policy is None or former is None or is_same:
         return ()
-    there = {link.name for link in step.facts.links}
+    renamed = {link.index for link in before.facts.links if former.judge(link.name) in former.bound}
     return tuple(
-        one.name for one in before.policy.bound if one.name in there and step.policy.judge(one.name) is None
+        link.name
+        for link in step.facts.links
+        if policy.judge(link.name) is None
+        and (link.index in renamed or former.judge(link.name) in former.bound)
     )
 
 

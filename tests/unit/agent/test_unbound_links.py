@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,28 @@ def test_a_network_interface_that_changed_its_mac_is_missing(machine: Machine) -
     assert told(machine.reconciler().step(fetch=True)) == (0, ["eni-1, on eth0 before"])
     machine.source.write(GOOD)
     assert told(reconciler.step(fetch=True)) == (1, [])
+
+
+def test_a_link_that_is_bound_by_name_and_renamed_is_an_error_in_the_log(machine: Machine) -> None:
+    """It is open; one that goes is none, nor one that comes under a name that was never bound."""
+    machine.source.write(OTHER_MAC)
+    reconciler, log = machine.reconciler(HAND.format("eth0")), FakeLog()
+    step_log = StepLog(log)
+    step_log.log(reconciler.step(fetch=True))
+    (eth0,) = (link for link in machine.host.facts().links if link.name == "eth0")
+    machine.host.add_link("eth7", "02:00:00:00:00:07")
+    step_log.log(reconciler.step(fetch=False))
+    machine.host.remove_link("eth0")
+    step_log.log(reconciler.step(fetch=False))
+    assert "interface_unbound" not in log.events()
+    machine.host.set_link(eth0)
+    step_log.log(reconciler.step(fetch=False))
+    machine.host.remove_link("eth0")
+    machine.host.set_link(replace(eth0, name="ethx"))
+    step_log.log(reconciler.step(fetch=False))
+    assert log.keys_of("interface_unbound")["interface"] == "ethx"
+    step_log.log(reconciler.step(fetch=False))
+    assert log.events().count("interface_unbound") == 1
 
 
 def test_network_interfaces_of_other_hosts_are_not_missing(machine: Machine) -> None:
