@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -232,10 +233,22 @@ def replace_file(place: Path, text: str) -> None:
     replace_files({place: text})
 
 
+def _write_draft(draft: Path, text: str, old: os.stat_result | None) -> None:
+    """Write a draft that nobody may ever read who may not read the old file, if there is one."""
+    if old is not None:
+        draft.touch(mode=0o600)
+        with contextlib.suppress(PermissionError):
+            os.chown(draft, old.st_uid, old.st_gid)
+    draft.write_text(text, encoding="utf-8", newline="\n")
+    if old is not None:
+        draft.chmod(stat.S_IMODE(old.st_mode))
+
+
 def replace_files(texts: Mapping[Path, str]) -> None:
     """Write files, all of them or none, as far as a file system allows: their drafts first, then the renames.
 
-    Only an end between two renames leaves some that are new beside others that are old, each of them whole.
+    Only an end between two renames leaves some that are new beside others that are old, each of them whole. A
+    file keeps its mode and, as far as this user may give it away, its owner; hard links keep the old text.
 
     Raises:
         UsageError: one can't be written; none was replaced, unless a rename failed.
@@ -244,7 +257,7 @@ def replace_files(texts: Mapping[Path, str]) -> None:
     place = None
     try:
         for place, draft in drafts.items():
-            draft.write_text(texts[place], encoding="utf-8", newline="\n")
+            _write_draft(draft, texts[place], place.stat() if place.exists() else None)
         for place, draft in drafts.items():
             draft.replace(place)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,18 @@ def test_of_several_files_none_is_replaced_where_one_can_not_be_written(tmp_path
         replace_files({first: "new\n", tmp_path / "gone" / "b.yaml": "new\n"})
     assert first.read_text(encoding="utf-8") == "old\n"
     assert list(tmp_path.iterdir()) == [first]
+
+
+@pytest.mark.parametrize("mode", (0o400, 0o600, 0o640, 0o664))
+def test_a_file_keeps_its_mode_and_its_owner(tmp_path: Path, mode: int) -> None:
+    """What was private stays so."""
+    place = tmp_path / "a.yaml"
+    place.write_text("old\n", encoding="utf-8")
+    if os.geteuid() == 0:
+        os.chown(place, 1234, 2345)
+    place.chmod(mode)
+    before = place.stat()
+    replace_file(place, "new\n")
+    after = place.stat()
+    assert place.read_text(encoding="utf-8") == "new\n"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
