@@ -32,6 +32,9 @@ _ERROR = 2
 _DONE = 3
 _RECEIVE_BYTES = 1 << 20
 _SO_RCVBUFFORCE = 33
+_BATCH = 500
+"""Requests that are sent at once, of a few hundred bytes each."""
+
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -107,15 +110,18 @@ class NetlinkSocket(socket.socket):
     def order(self, requests: Sequence[tuple[int, bytes]], *, is_creating: bool = False) -> list[int]:
         """Send requests that answer nothing, and return the error numbers of those that failed.
 
-        Only the last is acknowledged, so that thousands of successes fill no buffer.
+        They go in batches, since a socket sends some 200 KiB at once. Only the last one of each is
+        acknowledged, so that thousands of successes fill no buffer.
 
         Args:
             requests: their kinds and payloads.
             is_creating: whether they may make something, which must not be there yet.
         """
-        if not requests:
-            return []
         flags = REQUEST | CREATE_ONLY if is_creating else REQUEST
+        batches = (requests[start : start + _BATCH] for start in range(0, len(requests), _BATCH))
+        return [number for batch in batches for number in self._order(batch, flags)]
+
+    def _order(self, requests: Sequence[tuple[int, bytes]], flags: int) -> list[int]:
         *earlier, (kind, payload) = requests
         self._send([*((k, flags, p) for k, p in earlier), (kind, flags | ACK, payload)])
         last, errors = self._sequence, []

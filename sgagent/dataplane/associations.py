@@ -52,9 +52,6 @@ _ADDRESSES = {socket.AF_INET: (Family.IPV4, slice(4, 8)), socket.AF_INET6: (Fami
 _MOST = 10_000
 """Pairs of addresses that are added to conntrack; its table is limited."""
 
-_BATCH = 500
-"""Of them in one message to the kernel, which takes some 200 KiB."""
-
 _TIMEOUT_SECONDS = 210
 """Of an established association, by default, in seconds; the next packet sets it anew."""
 
@@ -91,10 +88,8 @@ def follow_associations() -> int:
     if not _ASSOCIATIONS.exists():
         return 0
     orders = [(messages.NEW, entry_of(one)) for one in islice(associations_in(_list_sockets()), _MOST)]
-    errors = list[int]()
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-        for start in range(0, len(orders), _BATCH):
-            errors += netlink.order(orders[start : start + _BATCH], is_creating=True)
+        errors = netlink.order(orders, is_creating=True)
     for number in errors:
         if number != errno.EEXIST:
             raise OSError(number, errno.errorcode.get(number, str(number)))

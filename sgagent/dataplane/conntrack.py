@@ -21,8 +21,6 @@ _COMPARED: Mapping[int, int] = {socket.AF_INET: 1 | 2 | 8 | 16 | 32, socket.AF_I
 """The parts of a tuple that a filtered dump compares: addresses, protocol and ports. Asked for one address of
 IPv6, kernels up to 6.18 dump all others."""
 
-_BATCH = 500
-
 
 @dataclass(frozen=True, slots=True)
 class TrackedSession:
@@ -176,9 +174,7 @@ def clear_marks(mask: int, tests: Sequence[MarkTest] = ()) -> int:
         with NetlinkSocket(NETLINK_NETFILTER) as netlink:
             for test in tests or (None,):
                 orders = list(_orders(netlink, mask, test))
-                for start in range(0, len(orders), _BATCH):
-                    batch = orders[start : start + _BATCH]
-                    changed += len(batch) - _count_ended(netlink.order(batch))
+                changed += len(orders) - _count_ended(netlink.order(orders))
     except PermissionError as error:
         raise NotPermittedError("the marks of sessions can be changed only with CAP_NET_ADMIN") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 import pytest
@@ -53,3 +54,9 @@ def test_a_refusal_is_told(netlink: NetlinkSocket) -> None:
         list(netlink.dump(unknown, EVERY_LINK))
     with pytest.raises(OSError, match="not supported"):
         netlink.dump_unread(unknown, EVERY_LINK)
+
+
+def test_more_requests_than_a_socket_sends_at_once(netlink: NetlinkSocket) -> None:
+    """Each of them is answered: 3,000 of 200 bytes are about links that nobody has."""
+    wrong = (GET_LINK, bytes(4) + (0x7FFF0000).to_bytes(4, "little") + bytes(200))
+    assert netlink.order([wrong] * 3000) == [errno.ENODEV] * 3000

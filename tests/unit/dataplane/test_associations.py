@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import socket
 import struct
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
 from sgagent.core.model import Direction, Family
-from sgagent.dataplane import associations as dataplane_associations
-from sgagent.dataplane.associations import Association, associations_in, entry_of, follow_associations
+from sgagent.dataplane.associations import Association, associations_in, entry_of
 from sgagent.netlink import attribute, attributes
 
 ESTABLISHED, COOKIE_WAIT, SHUTDOWN_SENT, LISTEN = 3, 1, 5, 10
@@ -115,26 +111,3 @@ def test_the_entry_is_as_if_conntrack_had_seen_the_opening(local: str, peer: str
     ports = attributes(attributes(entry[1])[2])
     numbers = tuple(int.from_bytes(ports[kind]) for kind in (2, 3))
     assert numbers == ((40000, 2905) if opened is Direction.INGRESS else (2905, 40000))
-
-
-def test_many_are_added_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel takes some 200 KiB in one; a gateway has thousands of pairs."""
-    sent: list[int] = []
-
-    class Socket(contextlib.nullcontext["Socket"]):
-        def __init__(self, _: int) -> None:
-            super().__init__(self)
-
-        def order(self, orders: list[tuple[int, bytes]], *, is_creating: bool) -> list[int]:
-            assert is_creating
-            assert sum(len(content) for _, content in orders) < 150_000
-            sent.append(len(orders))
-            return [errno.EEXIST] if len(sent) == 1 else []
-
-    peers = tuple(f"2001:db8::{number:x}" for number in range(1, 101))
-    answers = [answer((38412, 5000 + port), ("2001:db8:1::1",), peers) for port in range(12)]
-    monkeypatch.setattr(dataplane_associations, "NetlinkSocket", Socket)
-    monkeypatch.setattr(dataplane_associations, "_ASSOCIATIONS", Path("/"))
-    monkeypatch.setattr(dataplane_associations, "_list_sockets", lambda: answers)
-    assert follow_associations() == 1199
-    assert sum(sent) == 1200
