@@ -153,7 +153,8 @@ class LeasedKeys:
     contents: Contents
     _lease: int = 0
     _renewed_at: float = 0.0
-    _written: dict[str, bytes] = field(default_factory=dict)
+    _written: dict[str, bytes | None] = field(default_factory=dict)
+    """By key; None where a transaction may have been carried out whose answer never came."""
 
     def poll(self) -> None:
         """Write the changed keys and delete the removed ones, in as many transactions as they need.
@@ -170,6 +171,7 @@ class LeasedKeys:
         ]
         writes.extend(DeleteKey(key) for key in sorted(self._written.keys() - wanted.keys()))
         for batch in batches(writes):
+            self._written.update(dict.fromkeys(write.key for write in batch))
             self.client.commit((), batch)
             for write in batch:
                 if isinstance(write, PutKey):

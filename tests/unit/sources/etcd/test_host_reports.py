@@ -121,6 +121,9 @@ class LimitedClient(Client):
         self.lost_from = 100
         """The number of the transaction from which on none succeeds."""
 
+        self.loses_answers = False
+        """Whether transactions are carried out, and nobody hears of it."""
+
     def grant_lease(self, seconds: int) -> Lease:
         """Grant the only lease."""
         return Lease(number=1, seconds=seconds)
@@ -136,7 +139,9 @@ class LimitedClient(Client):
             if isinstance(write, PutKey):
                 self.values[write.key] = write.value
             else:
-                del self.values[write.key]
+                self.values.pop(write.key, None)
+        if self.loses_answers:
+            raise EtcdError("no answer")
         return Header(), True
 
 
@@ -158,6 +163,21 @@ def test_more_keys_than_a_transaction_takes_are_written_in_several() -> None:
     kept.poll()
     kept.poll()
     assert client.sizes == [127, 127, 46, 127, 73]
+    assert client.values == wanted
+
+
+def test_a_key_whose_answer_was_lost_is_deleted_when_it_is_not_wanted_any_more() -> None:
+    """It may stand in the store, where the lease would keep it for as long as the agent runs."""
+    wanted = {"/k/1": b"1", "/k/2": b"2"}
+    client = LimitedClient()
+    kept = LeasedKeys(client, 60, lambda: wanted)
+    client.loses_answers = True
+    with pytest.raises(EtcdError):
+        kept.poll()
+    assert client.values == wanted
+    del wanted["/k/1"]
+    client.loses_answers = False
+    kept.poll()
     assert client.values == wanted
 
 
