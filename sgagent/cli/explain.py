@@ -36,7 +36,7 @@ from sgagent.core.explanation import (
 )
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy, Protocol
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.core.rule_values import few_objects
+from sgagent.core.rule_values import decimal, few_objects
 from sgagent.host.units import find_unit
 from sgagent.host.users import find_user
 from sgagent.ports import Delivery
@@ -208,9 +208,10 @@ def _address(option: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Ad
 
 
 def _number(text: str, last: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(last)) and int(text) <= last):
+    number = decimal(text, last)
+    if number is None:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to {last}")
-    return int(text)
+    return number
 
 
 def _user(text: str) -> int:

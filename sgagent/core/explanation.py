@@ -21,6 +21,7 @@ from sgagent.core.model import (
     address_text,
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
+from sgagent.core.rule_values import decimal
 
 EPHEMERAL_PORT = 49152
 """The source port that is taken where none is given: the first of IANA's dynamic range."""
@@ -154,9 +155,7 @@ def describe_packet(packet: Packet) -> str:
 def protocol_number(text: str) -> int | None:
     """Return the number of the protocol that a name or a number stands for; None if it stands for none."""
     number = _NUMBERS.get(text.lower())
-    if number is None and text.isascii() and text.isdigit() and len(text) <= 3 and int(text) <= 255:
-        number = int(text)
-    return number
+    return decimal(text, 255) if number is None else number
 
 
 def choose_interface(policy: ResolvedPolicy, named: str | None, links: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Values of a rule's fields: several in canonical order and as text (§12.1, §12.2), its end (§12.4), ids."""
+"""Values of a rule as text: several in canonical order (§12.1, §12.2), its end (§12.4), numbers, ids."""
 
 from __future__ import annotations
 
@@ -81,6 +81,12 @@ def has_ended(rule: SecurityGroupRule, at: datetime | None) -> bool:
 def instant_text(instant: datetime) -> str:
     """Return an instant in RFC 3339, in UTC."""
     return instant.isoformat().replace("+00:00", "Z")
+
+
+def decimal(text: str, last: int) -> int | None:
+    """Return the number from 0 to the last that ASCII digits write; None for anything else, however long."""
+    is_short = text.isascii() and text.isdigit() and len(text) <= len(str(last))
+    return int(text) if is_short and int(text) <= last else None
 
 
 def free_id(wanted: str, taken: Container[str]) -> str:

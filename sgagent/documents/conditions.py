@@ -20,6 +20,7 @@ from sgagent.core.conditions import (
 )
 from sgagent.core.errors import nearest
 from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
+from sgagent.core.rule_values import decimal
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
 from sgagent.documents.models import DocumentModel, FieldType, Schema, any_of, declare, read_model, ref
@@ -201,8 +202,9 @@ _ID_SCHEMA: Schema = {"type": "integer", "minimum": 0, "maximum": LAST_USER}
 def parse_user(node: Node) -> LocalUser:
     """Return a user, by name or by id."""
     text = scalars.parse_digits(node, "a user", _USER_FORM)
-    if text.isascii() and text.isdigit() and len(text) <= len(str(LAST_USER)) and int(text) <= LAST_USER:
-        return LocalUser(name=str(int(text)), number=int(text))
+    number = decimal(text, LAST_USER)
+    if number is not None:
+        return LocalUser(name=str(number), number=number)
     if not _USER.fullmatch(text):
         raise scalars.invalid("bad_local", "not a user", _USER_FORM)
     return LocalUser(name=text)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sgagent.core.errors import DocumentError, Origin, Problem, UsageError
 from sgagent.core.model import Direction, GroupType, Policy
+from sgagent.core.rule_values import decimal
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.misspellings import console_word, ports_slip
 from sgagent.importers.aws_rules import ImportEffect, Notes
@@ -231,11 +232,12 @@ def _several(text: str) -> str | list[str]:
 
 
 def _number(text: str, origin: Origin) -> int:
-    if not (text.isascii() and text.isdigit()):
+    number = decimal(text, 999_999_999)
+    if number is None:
         raise _refused(
             origin.file, origin.line, f"not a priority: {text[:40]!r}", "a whole number from 1 to 100"
         )
-    return int(text)
+    return number
 
 
 def _refused(name: str, line: int, message: str, remedy: str) -> DocumentError:

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, PROTOCOL_NAMES, Direction, Family, Mode, Policy
+from sgagent.core.rule_values import decimal
 from sgagent.suggest.conversations import (
     CUT_OFF,
     NO_OPENING,
@@ -249,8 +250,8 @@ def parse_protocol(name: str, found: object) -> int:
         FieldFault: it is neither.
     """
     text = str(found)
-    number = _NUMBERS.get(text, int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 256)
-    if found is None or number > 255:
+    number = _NUMBERS.get(text, decimal(text, 255))
+    if found is None or number is None:
         raise FieldFault(name, found, "a protocol's name, or its number from 0 to 255")
     return number
 

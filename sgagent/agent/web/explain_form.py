@@ -13,7 +13,7 @@ from sgagent.agent.web.rules import MOST_FIELDS, rule_path
 from sgagent.core.errors import UsageError
 from sgagent.core.explanation import EPHEMERAL_PORT, PROTOCOL_WORDS, describe_packet, protocol_number, reason
 from sgagent.core.model import LAST_PORT, Direction, Protocol
-from sgagent.core.rule_values import ported_text
+from sgagent.core.rule_values import decimal, ported_text
 
 LONGEST_VALUE = 64
 """Characters of a field; the longest address has 45."""
@@ -109,9 +109,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _number(values: Mapping[str, str], name: str) -> int | None:
     """Return the number in a field; None where there is none, or a higher one than there is."""
-    text = values.get(name, "")
-    is_number = text.isascii() and text.isdigit()
-    return int(text) if is_number and int(text) <= _LAST[name] else None
+    return decimal(values.get(name, ""), _LAST[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from sgagent.agent.web.sections import (
     warnings_section,
 )
 from sgagent.core.model import Policy
+from sgagent.core.rule_values import decimal
 from sgagent.ports import Clock
 from sgagent.verify import Outcome
 
@@ -250,4 +251,4 @@ def _is_refuted(status: StatusAnswer) -> bool:
 
 def _first(text: str) -> int:
     """Return the index of the first row that a link names; 0 for no index."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0
+    return decimal(text, 9_999_999) or 0

@@ -363,12 +363,8 @@ def _is_of_this_second(written: str | None, sent: str | None) -> bool:
     """Return whether the content sent may have been replaced since without its date having changed."""
     try:
         return written is not None and parsedate_to_datetime(written) >= parsedate_to_datetime(sent or "")
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-    ):  # a date that is none, or one without a zone beside one that has it
-        return False
+    except (ValueError, TypeError, OverflowError):
+        return False  # a date that is none, or one without a zone beside one that has it
 
 
 def _header_value(response: http.client.HTTPResponse, name: str) -> str | None:
