@@ -25,7 +25,8 @@ def bind_expected(
     """Return the bindings with those that were made before, by MAC or address, and can't be made yet.
 
     Early in a boot links are not there, have no address, or go by another name. What was bound before is then
-    judged by name, whether it exists or not, unless a link of that name is seen to be another's.
+    judged by name, whether it exists or not, unless a link of that name is seen to be another's, or its own
+    network interface is found on another link.
 
     Args:
         found: what could be bound.
@@ -34,13 +35,16 @@ def bind_expected(
         facts: the links of the host.
     """
     links, expected = {link.name: link for link in facts.links}, tuple(expected)
+    already = {one.network_interface.network_interface_id for one in found.bindings if one.network_interface}
     bindings = {binding.interface: binding for binding in found.bindings}
     for one in expected:
         interface = snapshot.interface_by_id.get(one.network_interface_id)
         is_by_hand = any(pattern.matches(one.interface) for pattern in found.patterns)
-        if interface is None or is_by_hand or not _may_become(links.get(one.interface), interface):
+        link = links.get(one.interface)
+        is_elsewhere = link is not None and one.network_interface_id in already
+        if interface is None or is_by_hand or is_elsewhere or not _may_become(link, interface):
             continue
-        bindings.setdefault(one.interface, Binding.of(interface, one.interface, links.get(one.interface)))
+        bindings.setdefault(one.interface, Binding.of(interface, one.interface, link))
     plain = frozenset(one.interface for one in expected if one.is_plain and one.interface not in links)
     return replace(found, bindings=tuple(bindings[name] for name in sorted(bindings)), plain=plain)
 

@@ -8,6 +8,7 @@ from sgagent.core.binding import NO_FACTS, HandBinding, HostFacts, Link, bind
 from sgagent.core.expected_links import ExpectedLink, bind_expected
 from sgagent.core.model import Snapshot
 from sgagent.documents import DocumentFile, Limits, parse_documents
+from tests.words import blocks
 
 MAC = "02:00:00:00:00:01"
 OTHER_MAC = "02:00:00:00:00:02"
@@ -51,6 +52,13 @@ def test_a_link_without_its_address_is_bound_by_its_name() -> None:
 def test_a_link_under_another_name_is_bound_under_both() -> None:
     """The kernel's own name is judged until udev has renamed the link, and the new name from then on."""
     assert bound(snapshot(), replace(ENS3, name="eth0")) == {"ens3": ("sg-1",), "eth0": ("sg-1",)}
+
+
+def test_a_network_interface_that_is_found_elsewhere_is_expected_no_more() -> None:
+    """The link that has its former name now is another one, which nothing else would tell without a MAC."""
+    elsewhere = replace(ENS3, name="ens5", index=3, addresses=blocks("10.0.0.11"))
+    other = replace(ENS3, mac_address=OTHER_MAC, addresses=blocks("192.168.1.5"))
+    assert bound(snapshot(mac=""), other, elsewhere) == {"ens5": ("sg-1",)}
 
 
 def test_a_link_that_is_found_is_bound_once() -> None:
