@@ -50,6 +50,9 @@ class Delivery:
     problems: tuple[Problem, ...] = ()
     """Warnings only: errors of form are raised."""
 
+    warnings: tuple[Problem, ...] = ()
+    """Those of them that are about the source, and not about its documents."""
+
     documents: tuple[DocumentFile, ...] = ()
     """The documents as they were delivered, to be kept as the last good ones."""
 

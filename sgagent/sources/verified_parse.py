@@ -242,7 +242,9 @@ class VerifiedParser:
         newest = self._newest
         is_same = newest is not None and newest.snapshot is snapshot
         if newest is None or not is_same or (newest.signed, newest.problems) != (signed, problems):
-            newest = Delivery(snapshot=snapshot, problems=problems, documents=documents, signed=signed)
+            newest = Delivery(
+                snapshot=snapshot, problems=problems, warnings=warnings, documents=documents, signed=signed
+            )
             self._newest = newest
         return newest
 

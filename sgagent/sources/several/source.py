@@ -50,7 +50,7 @@ class UnionSource:
             DocumentError: all together have errors, or the documents of a source that has not delivered yet.
             SourceUnavailableError: a source can't be reached that has not delivered yet.
         """
-        warnings: list[Problem] = []
+        away: list[Problem] = []
         refused: list[Problem] = []
         for place, source in self._sources:
             try:
@@ -59,7 +59,7 @@ class UnionSource:
                 if place not in self._parts:
                     raise
                 self._states[place] = replace(self._states[place], fault=str(error))
-                warnings.append(_away(place, error))
+                away.append(_away(place, error))
             except DocumentError as error:
                 if place not in self._parts:
                     raise
@@ -67,7 +67,8 @@ class UnionSource:
                 refused += error.problems
         documents = tuple(self._documents())
         place = ", ".join(place for place, _ in self._sources)
-        whole = self._parser.take(documents, None, place, warnings=tuple(warnings))
+        own = (warning for place, _ in self._sources for warning in self._parts[place].warnings)
+        whole = self._parser.take(documents, None, place, warnings=(*own, *away))
         states = tuple(self._states[place] for place, _ in self._sources)
         newest = replace(whole, parts=states, refused=tuple(refused))
         is_same = self._newest is not None and whole is self._whole and states == self._newest.parts

@@ -125,6 +125,21 @@ def test_each_source_has_a_signature_of_its_own(tmp_path: Path) -> None:
         make_source(settings).fetch()
 
 
+def test_each_source_has_warnings_of_its_own(tmp_path: Path) -> None:
+    """As if it were the only one, so that strict agents refuse what they would refuse from it."""
+    tables = f'[signature]\npublic_keys = ["{KEY.public}"]\nrequired = false\n'
+    for name, text in (("a", A), ("b", B)):
+        (tmp_path / name / "within").mkdir(parents=True)
+        (tmp_path / name / "within" / "more.yaml").write_text(text)
+        (tmp_path / name / "groups.yaml").write_text(text)
+        tables += f'[[source]]\npath = "{tmp_path}/{name}"\n'
+    delivery = make_source(parse_settings(tables, "sgagent.toml")).fetch()
+    assert sorted(problem.code for problem in delivery.problems) == [
+        *("directory_skipped", "directory_skipped"),
+        *("signature_missing", "signature_missing"),
+    ]
+
+
 def test_without_a_first_delivery_of_each_there_is_none() -> None:
     """Groups of the missing part would be unknown to the others."""
     with pytest.raises(SourceUnavailableError):
