@@ -36,11 +36,6 @@ class KnownGuardrails:
     fault: str | None = None
     """Why what is there now can't be taken; what was read before holds on."""
 
-    @property
-    def is_unread(self) -> bool:
-        """Return whether there are statements that nobody knows."""
-        return bool(self.place) and self.guardrails is None
-
     def hold(
         self,
         resolution: Resolution,

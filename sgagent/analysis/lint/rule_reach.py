@@ -14,7 +14,6 @@ from sgagent.analysis.cells import (
     Precedence,
     bits_of,
     code_of,
-    codes_of,
     first_of,
     places_of,
 )
@@ -220,15 +219,6 @@ class RuleReach:
         rule = self.clauses[family][place].rule
         assert rule is not None  # noqa: S101 - only places of rules are kept; for the type checker
         return rule
-
-    def deciders_of(self, key: RuleKey) -> set[Clause]:
-        """Return the deciders about packets that a rule matches."""
-        found: set[Clause] = set()
-        for family, place in self.rules[key]:
-            clause, cells = self.clauses[family][place], self.cells[family]
-            near = cells.each(joined(codes_of(clause)), joined(clause.addresses))
-            found |= {cells.clauses[cell.decider] for cell in near if cell.bits >> place & 1}
-        return found
 
     def deciders(self, family: Family, code: int) -> list[tuple[Clause, list[FarEndClass]]]:
         """Return the deciders about packets of a protocol and port, in order, with their far ends."""
