@@ -89,11 +89,17 @@ class Source(Protocol):
         name, it tells the addresses that the last fetch found, also if that could not reach them.
         """
 
-    def refresh(self) -> None:
-        """Look now whether there is something newer, as somebody asked for that; does not wait for it.
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
+        """Look now whether there is something newer, as somebody asked for that; called from any thread.
 
         Where a fetch hands over what the watch found, the watch looks; where a fetch looks for itself, the
         next one takes all that there is, settled or not.
+
+        Args:
+            wait_seconds: how long to wait until the watch has looked.
+
+        Returns:
+            Whether the next fetch returns what there is now, or why that is not known.
         """
 
     def watch(self, wake: Wake) -> AbstractContextManager[None]:

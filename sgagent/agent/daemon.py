@@ -193,6 +193,7 @@ class Daemon:
         is_reload = LoopEvent.RELOAD in happened
         if is_reload:
             self.service_manager.reloading()
+            self.source.refresh()
             self._begin_reload()
         is_step_due = self._take_due(now)
         if is_reload or LoopEvent.SOURCE_CHANGED in happened or now - self._fetched_at >= FETCH_AGAIN_SECONDS:
@@ -216,7 +217,6 @@ class Daemon:
     def _begin_reload(self) -> None:
         self.event_log.info("reload_requested")
         self._step_log.forget_hold()
-        self.source.refresh()
         self._reconciler.guardrails.refresh()
 
     def _take_due(self, now: float) -> bool:
@@ -252,7 +252,11 @@ class Daemon:
         self._step_fault = fault
 
     def _step_now(self, *, fetch: bool = False) -> Step:
-        """Do a step for a command, or a reload; one that fails is tried again."""
+        """Do a step for a command; one that fails is tried again.
+
+        Args:
+            fetch: whether for a reload, before which the source was refreshed.
+        """
         if fetch:
             self._begin_reload()
         try:

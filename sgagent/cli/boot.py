@@ -156,8 +156,10 @@ class NoSource:
         """Return where it was found last: the agent asks before it makes a table of its own."""
         return self._known
 
-    def refresh(self) -> None:
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
         """Do nothing: there is nothing to look at."""
+        del wait_seconds
+        return True
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

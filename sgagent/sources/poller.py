@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import structlog
 
@@ -25,19 +25,36 @@ STOP_SECONDS = 2.0
 """How long the end of the last watch waits for a request that can't be cancelled: resolving a name."""
 
 
+class Asked(NamedTuple):
+    """What came of one request."""
+
+    is_changed: bool
+    wait_seconds: float
+    """Until the next one."""
+
+    has_looked: bool = True
+    """Whether it is known now what the server has, or that it can't be reached; a refresh ends with that."""
+
+
 @dataclass(slots=True)
 class Poller:
     """Repeats a request while there is a watch, in one thread for all watches."""
 
-    ask: Callable[[], tuple[bool, float]]
-    """Sends one request; returns whether anything changed and the seconds to wait; never raises."""
+    ask: Callable[[], Asked]
+    """Sends one request, for a refresh if :meth:`take_refresh` says so; never raises."""
 
     break_off: Callable[[], None]
     """Cancels the request in progress, from another thread."""
 
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Condition = field(default_factory=threading.Condition)
+    """Notified when a refresh or the last watch has ended."""
+
     _watchers: list[Wake] = field(default_factory=list)
     _round: _Round | None = None
+    _ordered: int = 0
+    _taken: int = 0
+    _done: int = 0
+    """The numbers of the newest refresh that was ordered, that a request was sent for, and that has ended."""
 
     @contextlib.contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -70,6 +87,24 @@ class Poller:
         if current is not None:
             current.bell.set()
 
+    def order_refresh(self) -> int:
+        """Have the thread look now, and return the number to wait for."""
+        with self._lock:
+            self._ordered += 1
+            number = self._ordered
+        self.hurry()
+        return number
+
+    def wait_for_refresh(self, number: int, seconds: float) -> bool:
+        """Return whether a refresh has ended, after so many seconds; without a watch, each fetch is one."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._done >= number or self._round is None, seconds)
+
+    def take_refresh(self) -> bool:
+        """Return whether a refresh is ordered; the request that is to be sent is for it."""
+        self._taken = self._ordered
+        return self._taken > self._done
+
     def wake_watchers(self) -> None:
         """Call every watch's ``wake`` for a change, also one that no request returned."""
         with self._lock:
@@ -84,6 +119,7 @@ class Poller:
             if self._watchers or current is None:
                 return
             self._round = None
+            self._lock.notify_all()
         current.is_over = True
         current.bell.set()
         self.break_off()
@@ -95,15 +131,19 @@ class Poller:
         while not current.is_over:
             current.bell.clear()
             try:
-                is_changed, wait = self.ask()
+                asked = self.ask()
             except Exception:  # noqa: BLE001 - the thread's outermost loop must survive any fault
                 _LOG.exception("source_thread_failed")
-                is_changed, wait = False, _AFTER_FAULT_SECONDS
+                asked = Asked(is_changed=False, wait_seconds=_AFTER_FAULT_SECONDS, has_looked=False)
             current.has_asked.set()
-            if is_changed and not current.is_over:
+            if asked.has_looked:
+                with self._lock:
+                    self._done = self._taken
+                    self._lock.notify_all()
+            if asked.is_changed and not current.is_over:
                 self.wake_watchers()
             if not current.is_over:
-                current.bell.wait(wait)
+                current.bell.wait(asked.wait_seconds)
 
 
 class _Round(threading.Thread):
@@ -229,6 +269,10 @@ class PolledSource(ABC):
         self._monotonic = monotonic
         self._poller = Poller(self._poll, requests.break_off)
         self._asking = threading.Lock()
+        self._beginning = threading.Lock()
+        """Held while a request decides whether it is a long poll, and while a refresh breaks one off."""
+
+        self._is_long_poll = False
         self._outcome: Delivery | Failure = Failure(unanswered)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -251,9 +295,13 @@ class PolledSource(ABC):
             raise self._outcome.exception()
         return self._outcome
 
-    def refresh(self) -> None:
-        """Send the next request now."""
-        self._poller.hurry()
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
+        """Send a request now, also during a long poll; return whether it was answered in time, or failed."""
+        with self._beginning:
+            number = self._poller.order_refresh()
+            if self._is_long_poll:
+                self._requests.break_off()
+        return self._poller.wait_for_refresh(number, wait_seconds)
 
     def watch(self, wake: Wake) -> contextlib.AbstractContextManager[None]:
         """Call ``wake`` when the result of :meth:`fetch` changes, until the context ends."""
@@ -265,19 +313,31 @@ class PolledSource(ABC):
         return 0
 
     @abstractmethod
-    def _ask(self, wait: int) -> float | None:
-        """Ask the server and store the outcome; return None, or after a failure how long it asks to wait."""
+    def _ask(self, wait: int) -> tuple[Delivery | Failure, float | None]:
+        """Ask the server; return the outcome, and None or after a failure how long it asks to wait."""
 
-    def _poll(self) -> tuple[bool, float]:
-        """Ask the server; return whether the outcome changed, and the seconds until the next request."""
+    def _poll(self) -> Asked:
+        """Ask the server, and store the outcome unless a refresh has broken off a long poll."""
         with self._asking:
             before = (self._outcome, self.endpoints())
-            wait, began = self._long_poll_seconds(), self._monotonic()
-            put_off = self._ask(wait)
+            with self._beginning:
+                is_refresh = self._poller.take_refresh()
+                wait = 0 if is_refresh else self._long_poll_seconds()
+                self._is_long_poll = wait > 0
+            began = self._monotonic()
+            outcome, put_off = self._ask(wait)
             took = self._monotonic() - began
+            with self._beginning:
+                self._is_long_poll = False
+                if wait and self._poller.take_refresh():
+                    self._requests.resume()
+                    return Asked(is_changed=False, wait_seconds=0.0, has_looked=False)
+            self._outcome = outcome
             is_changed = before != (self._outcome, self.endpoints())
         if put_off is not None:
-            return is_changed, self._interval.after_failure(put_off)
+            return Asked(is_changed, self._interval.after_failure(put_off))
         if wait:
-            return is_changed, self._interval.after_long_poll(took=took, wait=wait, is_changed=is_changed)
-        return is_changed, self._interval.after_answer()
+            pause = self._interval.after_long_poll(took=took, wait=wait, is_changed=is_changed)
+            return Asked(is_changed, pause)
+        pause = self._interval.after_answer()
+        return Asked(is_changed, 0.0 if is_refresh and self._long_poll_seconds() else pause)

@@ -104,6 +104,18 @@ class SourceContract:
             origin.remove()
             assert woken.wait(WITHIN_SECONDS)
 
+    def test_a_refresh_that_is_waited_for_looks(self, origin: Origin) -> None:
+        """The next fetch returns what there is, whatever the watch has seen so far."""
+        with origin.source.watch(lambda: None):
+            for content, group_id in ((WEB, "sg-web"), (APP, "sg-app")):
+                origin.write(content)
+                assert origin.source.refresh(WITHIN_SECONDS)
+                assert _groups(origin.source) == [group_id]
+            assert origin.source.refresh(WITHIN_SECONDS)  # with nothing new
+            origin.remove()
+            assert origin.source.refresh(WITHIN_SECONDS)
+            assert _groups(origin.source) == []
+
     def test_a_watch_that_ended_is_silent(self, origin: Origin) -> None:
         """Leaving the context ends it before it returns."""
         woken = threading.Event()

@@ -29,6 +29,12 @@ class FakeSource:
         self.is_empty = False
         """Whether it can be reached and holds nothing, where nothing is written; set by tests."""
 
+        self.is_slow = False
+        """Whether it does not look in time; set by tests."""
+
+        self.waits: list[float] = []
+        """How long each refresh was allowed to wait, in seconds."""
+
         self._content = content
         self._watchers: list[Wake] = []
 
@@ -58,8 +64,10 @@ class FakeSource:
         """Return what a test set."""
         return self.reached_at
 
-    def refresh(self) -> None:
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
         """Do nothing: each fetch looks."""
+        self.waits.append(wait_seconds)
+        return not self.is_slow
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

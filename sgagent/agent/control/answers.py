@@ -6,6 +6,7 @@ Queries are answered from the published status, and commands are passed to the a
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -55,7 +56,7 @@ from sgagent.core.rule_values import protocols_text
 from sgagent.ports import Clock, CounterValue, DeliveredPart
 
 PATIENCE_SECONDS = 120.0
-"""For the loop to come to a command and to carry it out."""
+"""For the source to look, and for the loop to come to a command and to carry it out."""
 
 
 class Dispatcher:
@@ -83,9 +84,10 @@ class Dispatcher:
         Raises:
             SgagentError: it was not, or is not yet; says which.
         """
-        job = self._commands.job(command)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        job = self._commands.job(command, PATIENCE_SECONDS)
         try:
-            return self._inbox.have_done(job, PATIENCE_SECONDS, is_wanted)
+            return self._inbox.have_done(job, max(0.0, deadline - time.monotonic()), is_wanted)
         except NotBegunError:
             raise SgagentError("the agent was busy; the request was cancelled and nothing changed") from None
         except NotDoneError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from sgagent.agent.control import requests
@@ -150,12 +151,17 @@ class CommandHandler:
         if self.deadline is not None:
             self._end_trial(step, BackReason.STOPPED)
 
-    def job(self, command: ControlCommand) -> Job[CommandAnswer]:
+    def job(self, command: ControlCommand, patience_seconds: float) -> Job[CommandAnswer]:
         """Return the job that a command gives the loop; called from any thread.
+
+        Args:
+            command: what to do.
+            patience_seconds: how long a reload waits here for the source.
 
         Raises:
             DocumentError: the documents have errors of form.
             UsageError: the time to confirm makes no sense.
+            SourceUnavailableError: the source has not looked in time.
         """
         match command:
             case requests.ApplyCommand(held=str() as held):
@@ -166,7 +172,13 @@ class CommandHandler:
                 delivery, seconds = self.reconciler.parse(tuple(files)), _checked(command.confirm_within)
                 return lambda step: self.apply(step, delivery, seconds)
             case requests.ReloadCommand():
-                return self.reload
+                version = self._definitions.committed_version
+                if not self.reconciler.source.refresh(patience_seconds):
+                    raise SourceUnavailableError(
+                        f"the source has not answered within {patience_seconds:.0f} seconds; the previous"
+                        " rules stay active, and its answer is enforced when it comes"
+                    )
+                return partial(self.reload, version=version)
             case requests.RollbackCommand():
                 return lambda step: self.rollback(step, command.number)
             case requests.ConfirmCommand():
@@ -205,8 +217,12 @@ class CommandHandler:
         self._log_pending(delivery.snapshot.version, resumed=False)
         return answer
 
-    def reload(self, step: Stepping) -> EnforcedAnswer:
-        """Ask the source, and enforce its documents.
+    def reload(self, step: Stepping, version: str | None) -> EnforcedAnswer:
+        """Enforce what the source has found.
+
+        Args:
+            step: does a step.
+            version: what was committed before the source looked; its change may have made a step of its own.
 
         Raises:
             DocumentError: that can't be enforced; the previous rules stay active.
@@ -221,7 +237,8 @@ class CommandHandler:
             raise DocumentError(done.problems)
         if done.outcome is StepEnd.REFUSED:
             raise KernelRefusedError(done.kernel_error or "no reason is known")
-        return self._answer(done)
+        answer = self._answer(done)
+        return replace(answer, is_changed=answer.is_changed or self._definitions.committed_version != version)
 
     def rollback(self, step: Stepping, number: int | None) -> EnforcedAnswer:
         """Go back to earlier definitions; from a trial, to those in force before it.

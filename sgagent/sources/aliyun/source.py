@@ -18,6 +18,7 @@ from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, SourceUnavailableError, UsageError
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json
+from sgagent.ports import Delivery
 from sgagent.settings.sources import AliyunSourceSettings
 from sgagent.sources.aliyun import ecs_api
 from sgagent.sources.aliyun.ecs_api import Action, Api, ApiAnswer, ApiCall, ApiError, Json, Paginator
@@ -314,19 +315,17 @@ class AliyunSource(PolledSource):
         asked_too = (ecs_api.METADATA_ENDPOINT,) if self._settings.uses_metadata else ()
         return (*super().endpoints(), *asked_too)
 
-    def _ask(self, wait: int) -> float | None:
+    def _ask(self, wait: int) -> tuple[Delivery | Failure, float | None]:
         del wait  # the API answers at once
         with suppress(OSError):  # cached addresses stay valid; without any, the request fails with a message
             self._endpoint_cache.find()
         try:
             documents = read_everything_about(self._subject(), self._paginator, self._limits)
-            self._outcome = self._parser.take(documents, None, self._settings.place)
+            return self._parser.take(documents, None, self._settings.place), None
         except DocumentError as error:
-            self._outcome = Failure.of(error)
+            return Failure.of(error), None
         except SourceUnavailableError as error:
-            self._outcome = Failure.of(error)
-            return 0.0
-        return None
+            return Failure.of(error), 0.0
 
     def _subject(self) -> ApiSubject:
         """Return the instance, interfaces and groups to read.

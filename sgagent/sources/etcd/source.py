@@ -26,7 +26,7 @@ from sgagent.sources.etcd.publication import SignedInterest, signature_place, ve
 from sgagent.sources.etcd.replica import NothingPublishedError, Replica
 from sgagent.sources.etcd.watcher import StoreWatcher
 from sgagent.sources.factory import SourceContext
-from sgagent.sources.poller import Poller
+from sgagent.sources.poller import Asked, Poller
 from sgagent.sources.verified_parse import Failure, SignaturePolicy, VerifiedParser
 
 
@@ -161,7 +161,6 @@ class EtcdSource:
         self._poller = Poller(self._ask, self._wake_signal.wake)
         self._is_connected = False
         self._has_host_changed = False
-        self._is_refresh_wanted = False
         self._backoff = RetryDelay(FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         self._outage = OutageTimer(GRACE_SECONDS, self._report_absence)
         self._parser = VerifiedParser(limits, memo=parsed or Memo())
@@ -192,11 +191,14 @@ class EtcdSource:
         """Return the cached addresses of the cluster's members."""
         return self._client.endpoints()
 
-    def refresh(self) -> None:
-        """Check now, not at the next heartbeat, whether the watch is up to date."""
-        self._is_refresh_wanted = True
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
+        """Check now, not at the next heartbeat, whether the watch is up to date; return whether it is.
+
+        An outage ends the wait when it is reported.
+        """
+        number = self._poller.order_refresh()
         self._wake_signal.wake()
-        self._poller.hurry()
+        return self._poller.wait_for_refresh(number, wait_seconds)
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -248,9 +250,9 @@ class EtcdSource:
         finally:
             self._client.close()
 
-    def _ask(self) -> tuple[bool, float]:
-        """Connect, or wait for changes; return whether the result changed, and the seconds to wait."""
-        before, endpoints = self._outcome, self.endpoints()
+    def _ask(self) -> Asked:
+        """Connect, or wait for changes."""
+        before, endpoints, has_looked = self._outcome, self.endpoints(), True
         try:
             replica = self._next()
         except DocumentError as error:
@@ -266,15 +268,17 @@ class EtcdSource:
         except EtcdError as error:
             self._lose_connection()
             wait = self._fail(error)
+            has_looked = self._outcome.failure is not None
         else:
             self._outage.end()
             self._backoff.after_success()
             wait = 0.0
+            has_looked = self._watcher.is_current
             if replica is not None:
                 self._deliver(replica)
         outcome = self._outcome
         is_same = outcome.delivery is before.delivery and outcome.failure == before.failure
-        return not is_same or self.endpoints() != endpoints, wait
+        return Asked(not is_same or self.endpoints() != endpoints, wait, has_looked)
 
     def _next(self) -> Replica | None:
         """Return the replica after a change; None without one.
@@ -293,8 +297,7 @@ class EtcdSource:
                 raise
             if self._is_connected:
                 return self._watcher.read_added()
-        if self._is_refresh_wanted:
-            self._is_refresh_wanted = False
+        if self._poller.take_refresh():
             self._watcher.check_soon()
         replica = self._watcher.wait() if self._is_connected else self._watcher.connect()
         self._is_connected = True

@@ -98,15 +98,15 @@ class StoreWatcher:
         """Wait for changes.
 
         Returns:
-            The replica once it is a new consistent state; None otherwise, or after a wake-up.
+            The replica once it is a new consistent state; None otherwise, after a heartbeat or a wake-up.
 
         Raises:
             DocumentError: as for :meth:`connect`.
             EtcdError: the connection is lost; the caller must connect again.
         """
-        self._check_heartbeat()
+        has_checked = self._check_heartbeat()
         try:
-            has_changed = self._receive_changes()
+            has_changed = self._receive_changes(0.0 if has_checked else self._seconds_to_wait())
         except (CompactedError, StoreTooLargeError):  # the watch can't continue
             return self._resync()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
@@ -115,6 +115,11 @@ class StoreWatcher:
     def check_soon(self) -> None:
         """Make the next call of :meth:`wait` read the marker."""
         self._heartbeat_at = 0.0
+
+    @property
+    def is_current(self) -> bool:
+        """Return whether the replica holds all that the store is known to have."""
+        return self._behind_since is None and self._unsettled_since is None
 
     def read_added(self) -> Replica | None:
         """Read the ranges that the interest has added; return the replica, or None if it added none.
@@ -182,13 +187,14 @@ class StoreWatcher:
             due = min(due, self._behind_since + LAG_SECONDS)
         return max(0.0, due - time.monotonic())
 
-    def _receive_changes(self) -> bool:
+    def _receive_changes(self, seconds: float) -> bool:
         """Apply the next answer of the watch, and those of the same burst; return whether anything changed.
 
-        A complete publication shortens the debouncing, because its marker shows that no key is missing.
+        It waits so many seconds for the first one. A complete publication shortens the debouncing, because
+        its marker shows that no key is missing.
         """
         published = self._known.marker_revision
-        answer = self._watching.receive(self._seconds_to_wait(), self.wake_signal)
+        answer = self._watching.receive(seconds, self.wake_signal)
         has_changed = False
         deadline = time.monotonic() + LONGEST_SECONDS
         while answer is not None:
@@ -201,13 +207,17 @@ class StoreWatcher:
             answer = self._watching.receive(ALONE_SECONDS if is_alone else QUIET_SECONDS)
         return has_changed
 
-    def _check_heartbeat(self) -> None:
-        """Read the marker at each heartbeat; raise if the watch lags behind it."""
+    def _check_heartbeat(self) -> bool:
+        """Read the marker at each heartbeat; return whether it was read, and the watch has reported it.
+
+        Raises:
+            ConnectionLostError: the watch lags behind it for too long.
+        """
         now = time.monotonic()
         if self._behind_since is not None and now >= self._behind_since + LAG_SECONDS:
             raise ConnectionLostError("the watch does not report the newest publication")
         if now < self._heartbeat_at:
-            return
+            return False
         self._heartbeat_at = _next_heartbeat()
         page = self._read_marker()
         if page.header.cluster_id != self._cluster_id:
@@ -215,6 +225,7 @@ class StoreWatcher:
         newest = max((item.mod_revision for item in page.items), default=0)
         is_behind = newest > self._known.marker_revision
         self._behind_since = (self._behind_since or now) if is_behind else None
+        return not is_behind
 
     def _read_marker(self) -> Range:
         """Read the marker's key."""

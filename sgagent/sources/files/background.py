@@ -118,10 +118,10 @@ class BackgroundFileSource:
         """Return no endpoints: the documents are on this host."""
         return ()
 
-    def refresh(self) -> None:
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
         """Make the next fetch wait for a reading of all documents, including those open for writing."""
         self._is_asked = True
-        self._source.refresh()
+        return self._source.refresh(wait_seconds)
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:
@@ -196,9 +196,9 @@ class _Reading:
                     self._noted.wait_for(lambda: self._is_started or self._is_hung, _START_SECONDS)
                 self._noted.wait_for(lambda: self._is_hung or self._answered >= number, seconds)
                 self._is_waited_for = False
-                if self._answered < number and not self._is_hung:
-                    self._is_awaited = True
-                    return self._too_slow(seconds)
+                self._is_awaited = self._answered < number
+            if self._is_awaited and not self._is_hung:
+                return self._too_slow(seconds)
             self._taken = self._answered
             return self._outcome
 

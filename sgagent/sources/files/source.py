@@ -53,9 +53,11 @@ class FileSource:
         """Return no endpoints: the documents are on this host."""
         return ()
 
-    def refresh(self) -> None:
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
         """Make the next fetch read all documents at once, including those that are open for writing."""
+        del wait_seconds  # the fetch waits
         self._collector.refresh()
+        return True
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

@@ -77,27 +77,25 @@ class HttpsSource(PolledSource):
         is_well = isinstance(self._outcome, Delivery) and not self._mismatches
         return self._settings.long_poll_seconds if is_well else 0
 
-    def _ask(self, wait: int) -> float | None:
+    def _ask(self, wait: int) -> tuple[Delivery | Failure, float | None]:
+        outcome: Delivery | Failure
         try:
-            self._outcome = self._fetched(wait)
+            outcome = self._fetched(wait)
         except MismatchError as error:
             self._mismatches += 1
-            if self._mismatches >= MOST_MISMATCHES or not isinstance(self._outcome, Delivery):
-                self._outcome = Failure.of(error)
-            return 0.0
+            is_reported = self._mismatches >= MOST_MISMATCHES or not isinstance(self._outcome, Delivery)
+            return (Failure.of(error) if is_reported else self._outcome), 0.0
         except BodyTooLargeError:
             message = f"more than {self._limits.document_bytes} bytes"
             remedy = "split it, or raise limits.document_bytes"
             refused = refusal("too_large", str(self._settings.url), message, remedy)
-            self._outcome = Failure.of(refused)
-            return 0.0
+            return Failure.of(refused), 0.0
         except DocumentError as error:
-            self._outcome = Failure.of(error)
+            outcome = Failure.of(error)
         except SourceUnavailableError as error:
-            self._outcome = Failure.of(error)
-            return error.put_off if isinstance(error, NoAnswerError) else 0.0
+            return Failure.of(error), error.put_off if isinstance(error, NoAnswerError) else 0.0
         self._mismatches = 0
-        return None
+        return outcome, None
 
     def _fetched(self, wait: int) -> Delivery:
         """Fetch the document, and its signature if keys are pinned; verify and parse them.

@@ -98,10 +98,11 @@ class UnionSource:
         found = (one for _, source in self._sources for one in source.endpoints())
         return tuple(dict.fromkeys(found))
 
-    def refresh(self) -> None:
-        """Have each source look now."""
-        for _, source in self._sources:
-            source.refresh()
+    def refresh(self, wait_seconds: float = 0.0) -> bool:
+        """Have each source look now, one after the other if that is waited for."""
+        deadline = time.monotonic() + wait_seconds
+        looks = [source.refresh(max(0.0, deadline - time.monotonic())) for _, source in self._sources]
+        return all(looks)
 
     @contextmanager
     def watch(self, wake: Wake) -> Iterator[None]:

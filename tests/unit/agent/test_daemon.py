@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.answers import Dispatcher
+from sgagent.agent.control.answers import PATIENCE_SECONDS, Dispatcher
 from sgagent.agent.control.requests import ApplyCommand, Document, EnforcedAnswer, ReloadCommand
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, TICK_SECONDS
 from sgagent.agent.inbox import LoopEvent
@@ -140,6 +140,42 @@ def test_an_ordered_reload_says_what_came_of_it(running: Running) -> None:
 
     running.while_it_runs(script)
     assert running.log.events().count("reload_requested") == 4
+
+
+def test_an_ordered_reload_waits_for_the_source(running: Running) -> None:
+    """In the client's thread, and no longer than for the whole order; without an answer nothing is done."""
+
+    def script() -> None:
+        source = running.machine.source
+        dispatcher = Dispatcher(running.inbox, running.commands, running.machine.state)
+        source.write(CLOSED, is_told=False)
+        source.is_slow = True
+        with pytest.raises(SourceUnavailableError, match="has not answered within 120 seconds; the previous"):
+            dispatcher.carry_out(ReloadCommand())
+        assert source.waits == [PATIENCE_SECONDS]
+        assert running.log.events().count("ruleset_applied") == 1
+
+    running.while_it_runs(script)
+
+
+def test_an_ordered_reload_says_what_has_changed_since(running: Running) -> None:
+    """The source may have woken the loop before the order reached it."""
+
+    def script() -> None:
+        source = running.machine.source
+        job = running.commands.job(ReloadCommand(), PATIENCE_SECONDS)
+        source.write(CLOSED)
+        running.wait_for("ruleset_applied", 2)
+        answer = running.inbox.have_done(job, PATIENCE_SECONDS)
+        assert isinstance(answer, EnforcedAnswer)
+        assert answer.is_changed
+        answer = running.inbox.have_done(
+            running.commands.job(ReloadCommand(), PATIENCE_SECONDS), PATIENCE_SECONDS
+        )
+        assert isinstance(answer, EnforcedAnswer)
+        assert not answer.is_changed
+
+    running.while_it_runs(script)
 
 
 def test_links_wake_it_without_a_fetch(running: Running) -> None:

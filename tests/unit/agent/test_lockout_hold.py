@@ -122,7 +122,7 @@ class Agent:
         command = ApplyCommand(
             documents=(), held=held.version if held else "sha256:none", confirm_within=seconds
         )
-        self.commands.job(command)(self.step)
+        self.commands.job(command, 0.0)(self.step)
 
 
 @pytest.fixture

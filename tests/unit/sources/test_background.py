@@ -167,6 +167,8 @@ def test_a_reading_that_hangs_makes_the_source_unavailable(watched: Watched) -> 
     watched.source.refresh()
     with pytest.raises(SourceUnavailableError, match=r"longer than 0.[24] seconds: does a file"):
         watched.source.fetch()
+    with pytest.raises(SourceUnavailableError, match=r"longer than 0.[24] seconds"):
+        watched.source.fetch()  # without waiting: what is known is older than what was asked for
     wait_until(lambda: len(watched.wakes) > before, "the end of patience")
     for _ in range(3):  # without waiting
         watched.source.refresh()

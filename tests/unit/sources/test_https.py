@@ -514,6 +514,48 @@ def test_a_refresh_asks_at_once(stage: Stage, server: TlsServer) -> None:
         assert groups(source) == ["sg-app"]
 
 
+def test_a_refresh_waits_for_the_answer(stage: Stage, server: TlsServer) -> None:
+    """So that who asked for it gets what the server has, or hears that it has not answered in time."""
+    source = source_for(replace(settings_for(stage, server.port), poll_seconds=3600))
+    with source.watch(lambda: None):
+        assert groups(source) == ["sg-web"]
+        server.script = serving(OTHER)
+        assert source.refresh(WITHIN_SECONDS)
+        assert groups(source) == ["sg-app"]
+        server.script = answering("503 Service Unavailable")
+        assert source.refresh(WITHIN_SECONDS)
+        with pytest.raises(SourceUnavailableError, match="503"):
+            source.fetch()
+        server.script = lambda wire, _: wire.hang()
+        assert not source.refresh(0.01)
+
+
+def test_a_refresh_breaks_off_a_long_poll(stage: Stage, server: TlsServer) -> None:
+    """Nobody sees a failure of that, and the next long poll follows at once."""
+    source = source_for(replace(settings_for(stage, server.port), poll_seconds=3600, long_poll_seconds=3600))
+    waiting = threading.Semaphore(0)
+
+    def patient(wire: Wire, request: Request) -> None:
+        if "prefer" in request.headers:
+            waiting.release()
+            wire.hang()
+        else:
+            serving(content)(wire, request)
+
+    content, server.script = POLICY, patient
+    wakes: list[list[str]] = []
+    with source.watch(lambda: wakes.append(groups(source))):
+        assert groups(source) == ["sg-web"]
+        assert source.refresh(WITHIN_SECONDS)  # the interval is an hour; long polls begin now
+        content = OTHER
+        for _ in range(3):
+            assert waiting.acquire(timeout=WITHIN_SECONDS)
+            assert source.refresh(WITHIN_SECONDS)
+            assert groups(source) == ["sg-app"]
+        assert waiting.acquire(timeout=WITHIN_SECONDS)
+    assert wakes == [["sg-web"], ["sg-app"]]
+
+
 def test_a_long_poll_tells_of_a_change_at_once(stage: Stage, server: TlsServer) -> None:
     """The server is asked to wait, and is not asked otherwise meanwhile."""
     source = source_for(replace(settings_for(stage, server.port), poll_seconds=3600, long_poll_seconds=30))
@@ -538,7 +580,7 @@ def test_a_long_poll_tells_of_a_change_at_once(stage: Stage, server: TlsServer) 
         changed.set()
         assert woken.wait(WITHIN_SECONDS)
         assert groups(source) == ["sg-app"]
-    assert [request.headers.get("prefer") for request in server.requests[:2]] == [None, "wait=30"]
+    assert [request.headers.get("prefer") for request in server.requests[:3]] == [None, None, "wait=30"]
 
 
 def signing_source(stage: Stage, server: TlsServer) -> HttpsSource:
