@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.lab import Lab, lab
+from integration.lab import Lab, host_with_address, lab
 from integration.machine import Machine, machine_in
 from integration.namespaces import Namespace, network_namespace, remove_stale_namespaces
 from integration.service import Service, service_on
@@ -88,12 +88,7 @@ def namespace() -> Iterator[Namespace]:
         yield made
 
 
-@pytest.fixture
-def wire() -> Iterator[Lab]:
-    """Build the network of a host that has an address."""
-    with lab() as built:
-        built.add_host_addresses(["10.0.0.11"])
-        yield built
+wire = pytest.fixture(host_with_address)
 
 
 @pytest.fixture

@@ -10,15 +10,13 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 
 from integration.lab import Lab, lab, wait_for
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError
-from sgagent.policy_test.packet_bytes import tcp
+from integration.service import lets_in
 
-_HOST, _CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
 _SECONDS = 120.0
 _LONGEST = 8
 """Lines of an answer that are shown."""
@@ -37,7 +35,7 @@ def first_hour(machine: Machine, wire: Lab, package: Path, show: Callable[[str],
         show("\n".join((*lines[:_LONGEST], *(["…"] if len(lines) > _LONGEST else []))))
 
     def packets(expected: tuple[bool, bool]) -> None:
-        wait_for(lambda: _lets_in(wire) == expected, f"{expected} at ports 80 and 22", _SECONDS)
+        wait_for(lambda: lets_in(wire) == expected, f"{expected} at ports 80 and 22", _SECONDS)
         words = {True: "gets in", False: "is dropped"}
         show(f"  -- a packet to port 80 {words[expected[0]]}, one to port 22 {words[expected[1]]}")
 
@@ -66,11 +64,6 @@ def first_hour(machine: Machine, wire: Lab, package: Path, show: Callable[[str],
     packets((True, True))
 
 
-def _lets_in(wire: Lab) -> tuple[bool, bool]:
-    web, ssh = wire.send_ingress([tcp(_CLIENT, _HOST, 1024, port) for port in (80, 22)])
-    return web, ssh
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the log; a packet that does otherwise than expected ends it with an error."""
     parser = argparse.ArgumentParser(
@@ -80,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("package", type=Path, metavar="PACKAGE")
     options = parser.parse_args(arguments)
     with lab() as wire, machine_in(wire.host, is_bare=True, root=options.root) as machine:
-        wire.add_host_addresses([str(_HOST)])
+        wire.add_host_addresses(["10.0.0.11"])
         first_hour(machine, wire, options.package, lambda text: print(text, flush=True))
     return 0
 

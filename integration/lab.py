@@ -273,6 +273,13 @@ def lab(*interfaces: str) -> Iterator[Lab]:
             built.close()
 
 
+def host_with_address() -> Iterator[Lab]:
+    """Build the network of a host that has 10.0.0.11, as a fixture of any scope."""
+    with lab() as built:
+        built.add_host_addresses(["10.0.0.11"])
+        yield built
+
+
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = _DEADLINE_SECONDS) -> float:
     """Wait until a condition holds, and return how many seconds that took.
 

@@ -11,7 +11,6 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,13 @@ from integration import demo
 from integration.flood import flooding, watch, watched
 from integration.kernel_verdicts import judge
 from integration.lab import Lab, lab, wait_for
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions, lets_in, service_on
 from integration.traffic import traffic
 from sgagent.core.binding import HandBinding, HostFacts, bind
 from sgagent.core.evaluate import evaluate
 from sgagent.core.model import Policy
 from sgagent.core.resolve import Exemptions, resolve
 from sgagent.documents.writer import as_yaml, write_document
-from sgagent.policy_test.packet_bytes import tcp
 from sgagent.settings import Settings
 from tests.draws import SeededDraws
 from tests.generators import described, random_case, random_packets, without_limits
@@ -38,7 +36,7 @@ POLICIES = int(os.environ.get("SGAGENT_MATRIX_POLICIES", "40"))
 PACKETS = 60
 
 CASES = ("1-web", "2-remote", "3-databases", "4-protocols", "5-internal", "6-egress")
-HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+HOST, CLIENT = "10.0.0.11", "198.51.100.7"
 WEB, REFUSED = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress drop 1 tcp 82 from 0.0.0.0/0"
 SSH = "ingress accept 1 tcp 22 from 0.0.0.0/0"
 ONLY_WEB = (True, False)
@@ -63,14 +61,6 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def wire() -> Iterator[Lab]:
-    """Build a host and its peer."""
-    with lab() as built:
-        built.add_host_addresses([str(HOST)])
-        yield built
-
-
-@pytest.fixture
 def agent(wire: Lab, interpreter: str, tmp_path: Path) -> Iterator[Service]:
     """Give the host an agent of the other root that is not started yet, and has a policy."""
     with service_on(wire.host, tmp_path, interpreter) as made:
@@ -78,12 +68,6 @@ def agent(wire: Lab, interpreter: str, tmp_path: Path) -> Iterator[Service]:
         made.configure()
         made.define(definitions(WEB, REFUSED))
         yield made
-
-
-def lets_in(wire: Lab) -> tuple[bool, bool]:
-    """Tell whether new sessions to ports 80 and 22 get in now."""
-    web, ssh = wire.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
-    return web, ssh
 
 
 def test_the_platform(interpreter: str, record_property: Callable[[str, object], None]) -> None:
@@ -106,7 +90,7 @@ def test_changes_under_a_storm(
     """Over all changes no denied packet passes, and no allowed one is lost, new sessions by the thousand."""
     agent.start()
     with traffic(wire) as sessions:
-        sessions.open("kept", wire.peer, str(CLIENT), wire.host, (str(HOST), 80))
+        sessions.open("kept", wire.peer, CLIENT, wire.host, (HOST, 80))
         with sessions.running():
             sessions.wait_until_all_talk()
             watch(wire)

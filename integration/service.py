@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +398,13 @@ def is_let_in(lab: Lab, source: Address, destination: Address, port: int, *, is_
     """Tell whether the first packet of a session gets in at the first interface."""
     make = udp if is_udp else tcp
     return lab.send_ingress([make(source, destination, 1024, port)])[0]
+
+
+def lets_in(wire: Lab) -> tuple[bool, bool]:
+    """Tell whether new sessions to ports 80 and 22 of 10.0.0.11 get in now."""
+    client, host = ip_address("198.51.100.7"), ip_address("10.0.0.11")
+    web, ssh = wire.send_ingress([tcp(client, host, 1024, port) for port in (80, 22)])
+    return web, ssh
 
 
 def _environment() -> dict[str, str]:

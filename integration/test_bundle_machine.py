@@ -13,6 +13,7 @@ from integration.lab import Lab, wait_for
 from integration.machine import Machine, why_not
 from integration.namespaces import CommandError, run
 from integration.package import INSTALLATION_SECONDS, ROOT, built, dpkg, install, why_not as why_no_package
+from integration.service import lets_in
 from integration.test_package_machine import (
     OLD_KERNEL,
     ONLY_WEB,
@@ -21,7 +22,6 @@ from integration.test_package_machine import (
     enforce,
     files,
     hits,
-    lets_in,
     says_enforcing,
 )
 from sgagent import __version__

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 import pytest
 
@@ -15,10 +14,9 @@ from integration.lab import Lab, wait_for
 from integration.namespaces import CommandError, run
 from integration.package import ROOT, built, why_not as why_no_package
 from integration.podman import CONTAINER, Podman, podman_in, why_not
-from integration.service import definitions
-from sgagent.policy_test.packet_bytes import tcp
+from integration.service import definitions, lets_in
 
-HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+HOST, CLIENT = "10.0.0.11", "198.51.100.7"
 OPEN, ONLY_WEB = ((True, True), (True, False))
 """Whether a packet to port 80 gets in, and whether one to port 22 does."""
 
@@ -33,12 +31,6 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     with podman_in(tmp_path_factory.mktemp("podman")) as made:
         made.build(built())
         yield made
-
-
-def lets_in(lab: Lab) -> tuple[bool, bool]:
-    """Tell whether new sessions to ports 80 and 22 get in now."""
-    web, ssh = lab.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
-    return web, ssh
 
 
 def is_healthy(podman: Podman) -> bool:
@@ -65,19 +57,17 @@ def boot_command() -> list[str]:
 @pytest.mark.long
 @pytest.mark.machines
 @pytest.mark.skipif(bool(_no_container), reason=f"no container: {_no_container}")
-def test_the_container_enforces(podman: Podman, one_interface: Lab) -> None:
+def test_the_container_enforces(podman: Podman, wire: Lab) -> None:
     """From an open host to enforcing, over a stop and a boot, and back to an open host."""
-    lab = one_interface
-    lab.add_host_addresses([str(HOST)])
     (podman.configuration / "groups.d" / "policy.yaml").write_text(
         definitions("ingress accept 1 tcp 80 from 0.0.0.0/0")
     )
     run("systemd-analyze", "verify", str(BOOT_UNIT))
-    assert lets_in(lab) == OPEN
-    listener = lab.listen(lab.host, str(HOST), 22)
-    with listener, lab.connect(lab.peer, (str(CLIENT), 3022), (str(HOST), 22)):
-        podman.compose(lab.host, "up", "--detach")
-        wait_for(lambda: lets_in(lab) == ONLY_WEB, "the container to enforce")
+    assert lets_in(wire) == OPEN
+    listener = wire.listen(wire.host, HOST, 22)
+    with listener, wire.connect(wire.peer, (CLIENT, 3022), (HOST, 22)):
+        podman.compose(wire.host, "up", "--detach")
+        wait_for(lambda: lets_in(wire) == ONLY_WEB, "the container to enforce")
         wait_for(lambda: '"session_cut"' in podman.run("podman", "logs", CONTAINER), "the session to be cut")
     wait_for(lambda: is_healthy(podman), "the container's check to pass")
     expected = {
@@ -85,27 +75,27 @@ def test_the_container_enforces(podman: Podman, one_interface: Lab) -> None:
         ("sgagent", "NET_ADMIN", "NET_ADMIN", "sgagent-applier"),
         ("sgagent", "none", "NET_ADMIN", "sgagent-prover"),
     }
-    wait_for(lambda: processes(podman, lab) == expected, "the process that proves to be the last to start")
+    wait_for(lambda: processes(podman, wire) == expected, "the process that proves to be the last to start")
     wait_for(lambda: "the default" in podman.execute("sgagent", "denied"), "a drop to be logged by NFLOG")
     with pytest.raises(CommandError, match="Read-only file system"):
         podman.execute("touch", "/usr/bin/other")
 
     saved = podman.execute("nft", "--stateless", "list", "table", "inet", "sgagent")
-    podman.compose(lab.host, "stop")
-    assert lets_in(lab) == ONLY_WEB
-    for close in (lambda: podman.run(*boot_command(), network=lab.host), lambda: lab.load(saved)):
-        lab.host.remove_table("sgagent")  # as a boot does
-        assert lets_in(lab) == OPEN
+    podman.compose(wire.host, "stop")
+    assert lets_in(wire) == ONLY_WEB
+    for close in (lambda: podman.run(*boot_command(), network=wire.host), lambda: wire.load(saved)):
+        wire.host.remove_table("sgagent")  # as a boot does
+        assert lets_in(wire) == OPEN
         close()
-        assert lets_in(lab) == ONLY_WEB
-        podman.compose(lab.host, "start")
+        assert lets_in(wire) == ONLY_WEB
+        podman.compose(wire.host, "start")
         wait_for(lambda: is_healthy(podman), "the agent to take the table over")
-        assert lets_in(lab) == ONLY_WEB
-        podman.compose(lab.host, "stop")
+        assert lets_in(wire) == ONLY_WEB
+        podman.compose(wire.host, "stop")
 
-    assert "nothing is enforced any more" in podman.compose(lab.host, "run", "--rm", "-T", "agent", "flush")
-    assert lets_in(lab) == OPEN
-    podman.compose(lab.host, "down", "--volumes")
+    assert "nothing is enforced any more" in podman.compose(wire.host, "run", "--rm", "-T", "agent", "flush")
+    assert lets_in(wire) == OPEN
+    podman.compose(wire.host, "down", "--volumes")
     assert podman.run("podman", "volume", "list", "--quiet") == ""
 
 

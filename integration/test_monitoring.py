@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.lab import Lab, lab, wait_for
+from integration.lab import Lab, host_with_address, wait_for
 from integration.prometheus import PROMTOOL, RUNBOOK_URL, Prometheus, prometheus_on, why_not
 from integration.service import Service, definitions, is_let_in, service_on
 from tests.unit.test_monitoring import RULES, TESTS, alerts, panels, rules
@@ -43,12 +43,7 @@ def test_alerts_fire_when_they_should(path: Path) -> None:
     assert "SUCCESS" in promtool("test", "rules", path)
 
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Lab]:
-    """Build a host with an address."""
-    with lab() as built:
-        built.add_host_addresses([str(HOST)])
-        yield built
+wire = pytest.fixture(scope="module")(host_with_address)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -24,12 +23,11 @@ from integration.package import (
     why_not as why_no_package,
     with_configuration,
 )
-from integration.service import definitions
+from integration.service import definitions, lets_in
 from integration.traffic import traffic
 from sgagent import __version__
-from sgagent.policy_test.packet_bytes import tcp
 
-HOST, CLIENT, FRIEND = ip_address("10.0.0.11"), ip_address("198.51.100.7"), "198.51.100.9"
+HOST, FRIEND = "10.0.0.11", "198.51.100.9"
 WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 198.51.100.9"
 OPEN, ONLY_WEB = ((True, True), (True, False))
 """Whether a packet to port 80 gets in, and whether one to port 22 does."""
@@ -48,12 +46,6 @@ pytestmark = [
         bool(_reason := why_not() or why_no_package()), reason=f"no machine with a package: {_reason}"
     ),
 ]
-
-
-def lets_in(wire: Lab) -> tuple[bool, bool]:
-    """Tell whether new sessions to ports 80 and 22 get in now."""
-    web, ssh = wire.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
-    return web, ssh
 
 
 def says_enforcing(machine: Machine) -> bool:
@@ -226,7 +218,7 @@ def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
     assert f"sgagent {__version__}" in machine.run("sgagent", "status")
     watch(wire)
     with traffic(wire) as sessions:
-        sessions.open("an administrator's", wire.peer, FRIEND, wire.host, (str(HOST), 22))
+        sessions.open("an administrator's", wire.peer, FRIEND, wire.host, (HOST, 22))
         with sessions.running():
             sessions.wait_until_all_talk()
             before = hits(machine)

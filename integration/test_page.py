@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.browser import Browser, browser_on, why_not
-from integration.lab import Lab, lab, wait_for
+from integration.lab import Lab, host_with_address, wait_for
 from integration.service import METRICS_PORT, Service, definitions, is_let_in, service_on
 from sgagent.agent.web.http_server import MOST_STREAMS
 
@@ -36,12 +36,7 @@ AXE = Path(__file__).parent.parent / ".cache/npm/axe-core@4.14.1/axe.min.js"
 pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"no page can be opened: {_reason}")
 
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Lab]:
-    """Build a host with an address."""
-    with lab() as built:
-        built.add_host_addresses([str(HOST)])
-        yield built
+wire = pytest.fixture(scope="module")(host_with_address)
 
 
 @pytest.fixture(scope="module")

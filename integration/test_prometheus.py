@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.lab import Lab, lab
+from integration.lab import Lab, host_with_address
 from integration.prometheus import Prometheus, complaints, prometheus_on, why_not
 from integration.service import Service, definitions, is_let_in, service_on
 
@@ -28,12 +28,7 @@ KERNEL_COUNTERS = ("rule_packets", "rule_bytes", "default_packets", "invalid_pac
 pytestmark = pytest.mark.skipif(bool(_reason := why_not()), reason=f"Prometheus can't be run: {_reason}")
 
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Lab]:
-    """Build a host with an address."""
-    with lab() as built:
-        built.add_host_addresses([str(HOST)])
-        yield built
+wire = pytest.fixture(scope="module")(host_with_address)
 
 
 @pytest.fixture(scope="module")

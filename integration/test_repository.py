@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from integration.flood import flooding, watch, watched
-from integration.lab import Lab, lab, wait_for
+from integration.lab import Lab, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError, run
 from integration.nginx import PORT, Nginx, nginx_in, why_not as why_no_nginx
@@ -30,7 +30,6 @@ from integration.package import (
 from integration.service import definitions
 from sgagent import __version__
 
-HOST = "10.0.0.11"
 URL = f"https://127.0.0.1:{PORT}"
 DOCUMENT = "/etc/sgagent/groups.d/policy.yaml"
 KEYRING = "/etc/apt/keyrings/sgagent.asc"
@@ -44,14 +43,6 @@ pytestmark = [
         reason=f"no repository can be tried: {_reason}",
     ),
 ]
-
-
-@pytest.fixture
-def wire() -> Iterator[Lab]:
-    """Build the network that the machine is in."""
-    with lab() as built_lab:
-        built_lab.add_host_addresses([HOST])
-        yield built_lab
 
 
 @pytest.fixture

@@ -6,19 +6,17 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from integration.flood import flooding, watch, watched
-from integration.lab import Lab, lab, wait_for
+from integration.lab import Lab, host_with_address, wait_for
 from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError
-from integration.service import definitions
-from sgagent.policy_test.packet_bytes import tcp
+from integration.service import definitions, lets_in
 
-HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
+HOST, CLIENT = "10.0.0.11", "198.51.100.7"
 WEB, SSH = "ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1 tcp 22 from 0.0.0.0/0"
 ONLY_WEB, WEB_AND_SSH = ((True, False), (True, True))
 """Whether a packet to port 80 gets in, and whether one to port 22 does."""
@@ -48,12 +46,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def wire() -> Iterator[Lab]:
-    """Build the network that the machine is in."""
-    with lab() as built:
-        built.add_host_addresses([str(HOST)])
-        yield built
+wire = pytest.fixture(scope="module")(host_with_address)
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +70,6 @@ def machine(installed: Machine) -> Iterator[Machine]:
     installed.run("systemctl", "reload", DAEMON)
     yield installed
     installed.path(DOCUMENT).unlink(missing_ok=True)
-
-
-def lets_in(wire: Lab) -> tuple[bool, bool]:
-    """Tell whether new sessions to ports 80 and 22 get in now."""
-    web, ssh = wire.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in (80, 22)])
-    return web, ssh
 
 
 def seen_by_network(machine: Machine) -> str:
@@ -477,8 +464,8 @@ def test_a_change_that_would_cut_a_login_waits_over_a_boot(machine: Machine, wir
         machine.run("systemctl", "restart", DAEMON)
         assert lets_in(wire) == WEB_AND_SSH
         with (
-            wire.listen(wire.host, str(HOST), 22) as server,
-            wire.connect(wire.peer, (str(CLIENT), 0), (str(HOST), 22), seconds=20.0),
+            wire.listen(wire.host, HOST, 22) as server,
+            wire.connect(wire.peer, (CLIENT, 0), (HOST, 22), seconds=20.0),
             server.accept()[0],
         ):
             machine.write(DOCUMENT, definitions(WEB))
