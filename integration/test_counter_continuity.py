@@ -151,22 +151,6 @@ def test_a_table_that_counts_more_than_the_lost_one_did(agent: Service, one_inte
     assert agent.hits("sgr-80") == 14
 
 
-def test_another_boot_begins_at_zero(agent: Service, one_interface: Lab) -> None:
-    """Kept counts belong to the boot in which they were counted."""
-    agent.define(policy(frozenset({80})))
-    agent.start()
-    one_interface.send_ingress([tcp(CLIENT, HOST, 1024, 80)] * 5)
-    assert agent.hits("sgr-80") == 5
-    agent.stop()
-    agent.namespace.nft("flush", "ruleset")
-    file = agent.state / "counters.json"
-    kept = json.loads(file.read_text())
-    file.write_text(json.dumps(kept | {"boot_id": "11111111-2222-3333-4444-555555555555"}))
-    agent.start()
-    assert agent.hits("sgr-80") == 0
-    assert not agent.events("counters_damaged")
-
-
 @pytest.fixture
 def counting(agent: Service) -> Service:
     """Start the agent with a rule for each port, and wait until it watches for resets."""

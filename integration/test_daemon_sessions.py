@@ -13,7 +13,7 @@ import pytest
 
 from integration.guest import GUEST_ADDRESS, guest
 from integration.lab import Lab, wait_for
-from integration.service import NOTICED_SECONDS, Service, definitions
+from integration.service import Service, definitions
 from integration.traffic import Traffic, traffic
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
@@ -317,47 +317,6 @@ def test_an_older_session_that_conntrack_takes_for_the_hosts_own_is_ended(
         with busy.running():
             busy.wait_until_all_talk()
     assert named(agent, "session_cut") == {(LEAVES, 22)}
-
-
-def test_a_redirected_session_that_is_forgotten_goes_on(agent: Service, one_interface: Lab) -> None:
-    """Its client's next packet is redirected again; the port of the socket is not the one allowed (§2.2)."""
-    lab, there = one_interface, (HOST, 8080)
-    lab.load(_REDIRECTED)
-    agent.define(definitions(f"ingress accept 1 tcp 80 from {STAYS}"))
-    with traffic(lab) as busy:
-        busy.open("web", lab.peer, STAYS, lab.host, (HOST, 80), listens_at=there)
-        client, server = (end.socket for end in busy.sessions["web"].ends)
-        with lab.listen(lab.host, *there):
-            agent.start()
-            forget_sessions(lab, agent)
-            client.send(b"goes on")
-            wait_for(lambda: is_heard(server), "what the client said")
-    assert not agent.events("session_cut")
-
-
-def test_a_session_goes_on_where_nothing_is_enforced_any_more(agent: Service, one_interface: Lab) -> None:
-    """A trial is given up on a host without definitions; its revoked sessions are allowed again (§6.3)."""
-    lab, tried = one_interface, agent.directory / "tried.yaml"
-    lab.load(FOLLOWED)
-    (agent.documents / "policy.yaml").rename(tried)
-    with traffic(lab) as busy:
-        busy.open("revoked", lab.peer, LEAVES, lab.host, (HOST, 22))
-        client, server = (end.socket for end in busy.sessions["revoked"].ends)
-        with lab.listen(lab.host, HOST, 22):
-            agent.start()
-            assert agent.command("apply", str(tried), "--confirm-within", "2s").status == 0
-            agent.wait_for_event("rolled_back", seconds=2 + NOTICED_SECONDS)
-            forget_sessions(lab, agent)
-            client.send(b"goes on")
-            wait_for(lambda: is_heard(server), "what the client said")
-    assert not agent.events("session_cut")
-
-
-def forget_sessions(lab: Lab, agent: Service) -> None:
-    """Have conntrack forget all sessions that the agent has seen, and wait until it must have noticed."""
-    agent.wait_for_turns()
-    lab.host.run("conntrack", "-F")
-    agent.wait_for_turns()
 
 
 def is_heard(end: socket.socket) -> bool:

@@ -185,19 +185,6 @@ def test_observing_counts_and_drops_nothing(agent: Service, one_interface: Lab) 
     assert agent.metric(would_drop, interface="eth0", direction="egress") == 1
 
 
-def test_each_interface_may_differ_from_the_default(agent: Service, one_interface: Lab) -> None:
-    """``source_check`` of an interface comes before that of all."""
-    table = '[[interface]]\nname = "eth0"\nnetwork_interface_id = "eni-1"\nsource_check = "off"\n'
-    agent.configure(CHECKED + table)
-    agent.start()
-    assert leaves(one_interface, OTHER)
-    assert enters(one_interface, OWN)
-    agent.stop()
-    agent.configure(table.replace('"off"', '"on"'))
-    agent.start()
-    assert not leaves(one_interface, OTHER)
-
-
 def test_everybody_says_that_it_was_spoofed(agent: Service, one_interface: Lab) -> None:
     """The flow log, ``denied``, ``hits`` and ``explain`` name the source check, and no rule."""
     agent.start()
