@@ -208,10 +208,7 @@ def random_addresses(draws: Draws) -> tuple[CidrBlock, ...]:
 
 
 def resolved(
-    snapshot: Snapshot,
-    bindings: tuple[HandBinding, ...],
-    exemptions: Exemptions,
-    facts: HostFacts = NO_FACTS,
+    snapshot: Snapshot, bindings: tuple[HandBinding, ...], exemptions: Exemptions, facts: HostFacts = NO_FACTS
 ) -> ResolvedPolicy | None:
     """Return what definitions come to on a host; None where they have errors."""
     bound = bind(snapshot, bindings, facts, automatically=False)

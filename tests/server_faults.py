@@ -194,8 +194,7 @@ SERVER_FAULTS = (
     ServerFault("sends an endless body", _endless),
     ServerFault("sends a gzip bomb", lambda wire, _request: wire.answer(_BOMB, "Content-Encoding: gzip")),
     ServerFault(
-        "sends half a gzip body",
-        lambda wire, _request: wire.answer(_PACKED[:-12], "Content-Encoding: gzip"),
+        "sends half a gzip body", lambda wire, _request: wire.answer(_PACKED[:-12], "Content-Encoding: gzip")
     ),
     ServerFault(
         "sends more after a gzip body",

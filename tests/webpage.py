@@ -90,13 +90,7 @@ def read_page(content: bytes | str) -> Part:
 
 def barriers(page: Part) -> list[str]:
     """Return what stands between a page and who uses it by keyboard or by ear; nothing is right."""
-    return [
-        *_ids(page),
-        *_names(page),
-        *_headings(page),
-        *_tables(page),
-        *_landmarks(page),
-    ]
+    return [*_ids(page), *_names(page), *_headings(page), *_tables(page), *_landmarks(page)]
 
 
 def _ids(page: Part) -> Iterator[str]:

@@ -114,10 +114,7 @@ OTHER_NETWORKS = VerdictMap(
     name="networks/eth0/other",
     key_types=(KeyType.IPV4_ADDR,),
     is_interval=True,
-    elements=(
-        Element((Interval(0x0A000000, 0x0A00FFFF),), Goto("rule/eth0/ssh")),
-        NETWORKS.elements[1],
-    ),
+    elements=(Element((Interval(0x0A000000, 0x0A00FFFF),), Goto("rule/eth0/ssh")), NETWORKS.elements[1]),
 )
 OTHER_PORTS = VerdictMap(
     name="ports/eth0/other",
@@ -206,8 +203,7 @@ LIMITED_OTHERWISE = replace(
     meter_sets=(replace(LIMIT, name="limit/eth0/ssh/other", key_type=KeyType.IPV6_ADDR, timeout=3600),),
     chains=tuple(
         replace(
-            SSH,
-            rules=(Rule((r.Meter("limit/eth0/ssh/other", r.IP6_SADDR, 1, 3600, 1), Drop())), *SSH.rules),
+            SSH, rules=(Rule((r.Meter("limit/eth0/ssh/other", r.IP6_SADDR, 1, 3600, 1), Drop())), *SSH.rules)
         )
         if chain.name == SSH.name
         else chain

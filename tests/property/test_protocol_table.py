@@ -33,10 +33,7 @@ from tests.unit.documents.reading import refused, rule_document, snapshot, the_r
 
 PATCH = {
     "sgagent/core/model.py": (
-        (
-            'ProtocolRow(SCTP, "sctp", PortUse.HEADER)',
-            'ProtocolRow(SCTP, "sctp", PortUse.RULES)',
-        ),
+        ('ProtocolRow(SCTP, "sctp", PortUse.HEADER)', 'ProtocolRow(SCTP, "sctp", PortUse.RULES)'),
     )
 }
 """What gives SCTP its ports."""

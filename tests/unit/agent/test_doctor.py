@@ -32,10 +32,7 @@ class Patient:
         self.found: tuple[DoctorFinding, ...] = ()
         self.log = FakeLog()
         self.doctor = Doctor(
-            examine=self._examine,
-            mark_mask=0xFF000000,
-            event_log=self.log,
-            shortest_seconds=shortest_seconds,
+            examine=self._examine, mark_mask=0xFF000000, event_log=self.log, shortest_seconds=shortest_seconds
         )
 
     def _examine(self, policy: PolicyFact, facts: HostFacts) -> Diagnosis:

@@ -214,10 +214,7 @@ OBSERVING = ResolvedInterface(name="eth1", security_group_ids=("sg-1",), mode=Mo
         (replace(APPLIED, policy=ResolvedPolicy(interfaces=(ENFORCING, OBSERVING))), Posture.ENFORCING),
         (replace(APPLIED, policy=ResolvedPolicy(interfaces=(OBSERVING,))), Posture.OBSERVING),
         (replace(APPLIED, policy=ResolvedPolicy(unbound=ResolvedInterface(name="*"))), Posture.ENFORCING),
-        (
-            replace(APPLIED, policy=ResolvedPolicy(interfaces=(ENFORCING,)), is_closed=True),
-            Posture.CLOSED,
-        ),
+        (replace(APPLIED, policy=ResolvedPolicy(interfaces=(ENFORCING,)), is_closed=True), Posture.CLOSED),
     ),
 )
 def test_the_posture_says_in_a_word_what_is_done(step: Step, posture: Posture) -> None:
@@ -289,9 +286,5 @@ def test_sessions_that_were_cut_are_counted_and_remembered() -> None:
         replace(APPLIED, sessions_cut=(LOGIN,)),
         APPLIED,
     )
-    assert status.sessions_cut == {
-        SessionKind.MANAGEMENT: 3,
-        SessionKind.SOURCE: 0,
-        SessionKind.OTHER: 0,
-    }
+    assert status.sessions_cut == {SessionKind.MANAGEMENT: 3, SessionKind.SOURCE: 0, SessionKind.OTHER: 0}
     assert (status.last_cut, status.last_cut_at) == ((LOGIN,), 300.0)

@@ -78,13 +78,7 @@ def test_an_advanced_group_shuts_them_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passive", "is_found"),
-    (
-        ("", True),
-        ("3306", True),
-        ("40000-40099", False),
-        ("1-65535", False),
-    ),
+    ("passive", "is_found"), (("", True), ("3306", True), ("40000-40099", False), ("1-65535", False))
 )
 def test_ftp_needs_a_passive_range(passive: str, is_found: bool) -> None:  # noqa: FBT001 - as said
     """From the same clients; a port of something else is none."""

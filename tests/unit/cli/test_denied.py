@@ -41,11 +41,7 @@ BY_RULE = replace(
     is_reply=True,
 )
 ANSWER = DeniedAnswer(
-    begun_at=1_000.0,
-    newest=2,
-    flows=(dropped(1), BY_RULE),
-    left_out=(left_out(990),),
-    rate_per_second=10,
+    begun_at=1_000.0, newest=2, flows=(dropped(1), BY_RULE), left_out=(left_out(990),), rate_per_second=10
 )
 
 POLICY = policy_of(group("sg-1", rule("sgr-1", ACCEPT, TCP, "80", "0.0.0.0/0")))

@@ -54,12 +54,7 @@ HERE = ("--interface", "eth0=sg-db")
 
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    (
-        ("check", ()),
-        ("check", HERE),
-        ("compile", ("--dry-run", *HERE)),
-        ("plan", HERE),
-    ),
+    (("check", ()), ("check", HERE), ("compile", ("--dry-run", *HERE)), ("plan", HERE)),
 )
 def test_a_policy_that_breaks_one_is_refused(
     files: Path, command: str, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]

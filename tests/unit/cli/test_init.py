@@ -11,14 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sgagent.cli import init
-from sgagent.cli.init import (
-    MOST_PEERS,
-    FirstPolicy,
-    HostView,
-    OpenPort,
-    filtered_links,
-    make_first_policy,
-)
+from sgagent.cli.init import MOST_PEERS, FirstPolicy, HostView, OpenPort, filtered_links, make_first_policy
 from sgagent.cli.main import main
 from sgagent.core.binding import HostFacts, Link, bind
 from sgagent.core.evaluate import Packet, evaluate

@@ -81,10 +81,7 @@ def test_checks_are_left_out(run: Run, arguments: tuple[str, ...], configuration
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    (
-        (("--disable", "nonsense"), "no check has this code"),
-        (("--unused", "soon"), "12h, 30d, 8w"),
-    ),
+    ((("--disable", "nonsense"), "no check has this code"), (("--unused", "soon"), "12h, 30d, 8w")),
 )
 def test_wrong_use(run: Run, arguments: tuple[str, ...], message: str) -> None:
     """It is told what would be right."""

@@ -425,7 +425,7 @@ def test_problems_name_the_item_whatever_it_is(tmp_path: Path, capsys: pytest.Ca
     settings.write_text("[limits]\nnames = 1\n")
     problems = problems_of(capsys, "--config", settings, tmp_path)
     assert {(one["code"], one["line"], one["path"]) for one in problems if one["severity"] == "error"} == {
-        ("too_many_names", 11, f"{OBJECT}[2]"),
+        ("too_many_names", 11, f"{OBJECT}[2]")
     }
     settings.write_text("")
     problems = problems_of(capsys, "--config", settings, tmp_path)

@@ -143,12 +143,7 @@ def test_json_says_what_decides_on_each_side(run: Run, tmp_path: Path) -> None:
         "ports": "8080/8080",
         "source_ports": None,
         "local_addresses": None,
-        "before": {
-            "verdict": "drop",
-            "decided_by": "default",
-            "rule_id": None,
-            "security_group_id": None,
-        },
+        "before": {"verdict": "drop", "decided_by": "default", "rule_id": None, "security_group_id": None},
         "after": {
             "verdict": "accept",
             "decided_by": "rule",

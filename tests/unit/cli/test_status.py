@@ -144,8 +144,7 @@ def test_the_first_words_are_documented(posture: Posture) -> None:
         ),
         (
             replace(
-                WELL,
-                held=HeldBack(version="v1", origin=Trigger.ROLLBACK, since=NOW - 60, held_back="v2"),
+                WELL, held=HeldBack(version="v1", origin=Trigger.ROLLBACK, since=NOW - 60, held_back="v2")
             ),
             "by hand    rolled back to v1 ",
         ),

@@ -93,9 +93,7 @@ def ports_of(protocol: int) -> tuple[int | None, ...]:
 
 
 @given(lists())
-def test_a_table_and_its_base_decide_as_the_list_does(
-    drawn: Split,
-) -> None:
+def test_a_table_and_its_base_decide_as_the_list_does(drawn: Split) -> None:
     """For every protocol and port, and for packets without ports; what the table leaves out the base says."""
     listed, own, for_everyone = drawn
     base = Decider(listed, for_everyone)

@@ -93,11 +93,7 @@ def test_what_judges_a_link(
 
 @pytest.mark.parametrize(
     ("links", "chosen"),
-    (
-        (["br-a", "br-lan", "eth0", "lo"], "br-a"),
-        (["br-a", "br-b"], "br-*"),
-        (["eth0"], "br-*"),
-    ),
+    ((["br-a", "br-lan", "eth0", "lo"], "br-a"), (["br-a", "br-b"], "br-*"), (["eth0"], "br-*")),
 )
 def test_the_only_link_of_a_pattern_is_explained(links: list[str], chosen: str) -> None:
     """Where nobody says which one; of several, or of none, it is the pattern."""

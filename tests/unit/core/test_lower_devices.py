@@ -94,10 +94,7 @@ def test_frames_that_masters_leave_to_ports_are_dropped_at_identified_links() ->
 
 def test_nothing_is_dropped_at_identified_links_where_no_bound_link_is_a_master() -> None:
     """Nor where it only observes, or where no agent will identify new links."""
-    for bindings in (
-        ([hand("eth0")], ETH0),
-        ([hand("br0", mode=Mode.OBSERVE)], BR0, ETH0),
-    ):
+    for bindings in (([hand("eth0")], ETH0), ([hand("br0", mode=Mode.OBSERVE)], BR0, ETH0)):
         assert not resolution(*bindings).policy.drops_frames_of_ports
     assert not resolution([hand("br0")], BR0, ETH0, is_followed=False).policy.drops_frames_of_ports
     assert not resolution([hand("br0")], BR0, ETH0, closed=True).policy.drops_frames_of_ports

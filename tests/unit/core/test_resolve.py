@@ -188,12 +188,7 @@ class TestVpc:
 
     @pytest.mark.parametrize(
         ("own", "other", "expected"),
-        (
-            ("vpc-1", "vpc-1", []),
-            ("vpc-1", "vpc-2", ["other_vpc"]),
-            ("vpc-1", None, []),
-            (None, "vpc-2", []),
-        ),
+        (("vpc-1", "vpc-1", []), ("vpc-1", "vpc-2", ["other_vpc"]), ("vpc-1", None, []), (None, "vpc-2", [])),
     )
     @pytest.mark.parametrize("policy", tuple(Policy))
     def test_a_group_object(

@@ -387,17 +387,7 @@ def test_a_packet_arrives_as_it_was_sent() -> None:
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    (
-        (0, IPV4),
-        (1, "ipv4"),
-        (2, 256),
-        (2, None),
-        (3, 1 << 32),
-        (4, -1),
-        (5, 1 << 16),
-        (6, None),
-        (6, 80.0),
-    ),
+    ((0, IPV4), (1, "ipv4"), (2, 256), (2, None), (3, 1 << 32), (4, -1), (5, 1 << 16), (6, None), (6, 80.0)),
 )
 def test_what_is_no_packet_is_refused(place: int, value: object) -> None:
     """Each field has its bounds."""

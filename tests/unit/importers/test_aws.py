@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 
 from sgagent.core.errors import DocumentError
-from sgagent.core.model import (
-    ALL_PORTS,
-    Direction,
-    PortSet,
-    SecurityGroupRule,
-)
+from sgagent.core.model import ALL_PORTS, Direction, PortSet, SecurityGroupRule
 from sgagent.core.rule_values import objects_text, protocols_text
 from sgagent.documents import DocumentFile, Limits
 from sgagent.importers import Imported, ImportEffect, import_aws

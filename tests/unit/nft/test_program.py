@@ -67,10 +67,7 @@ SAME: tuple[tuple[tuple[bytes, ...], Statement], ...] = (
     ((SADDR, b.compare(bytes((10, 0, 0, 1))), IPV4), Match(r.IP_SADDR, (ADDRESS,))),
     ((IPV4, IPV4, SADDR, b.compare(bytes((10, 0, 0, 1)))), Match(r.IP_SADDR, (ADDRESS,))),
     ((IPV4, b.payload(1, 12, 1), b.compare(b"\x0a")), Match(r.IP_SADDR, (NETWORK_10,))),
-    (
-        (IPV4, SADDR, b.mask(b"\xff\0\0\0"), b.compare(b"\x0a\0\0\0")),
-        Match(r.IP_SADDR, (NETWORK_10,)),
-    ),
+    ((IPV4, SADDR, b.mask(b"\xff\0\0\0"), b.compare(b"\x0a\0\0\0")), Match(r.IP_SADDR, (NETWORK_10,))),
     (
         (IPV4, SADDR, b.mask(b"\xff\0\0\0", b"\x01\0\0\0"), b.compare(b"\x0b\0\0\0")),
         Match(r.IP_SADDR, (NETWORK_10,)),
@@ -101,22 +98,13 @@ SAME: tuple[tuple[tuple[bytes, ...], Statement], ...] = (
     ((b.meta(6), b.compare(b"eth")), Match(r.META_IIFNAME, (NamePrefix("eth"),))),
     ((b.ct(0), b.mask(host(8)), b.compare(host(0), b.NOT_EQUAL)), Match(r.CT_STATE, (Symbol("new"),))),
     ((b.ct(0), b.compare(host(8))), Match(r.CT_STATE, (Symbol("new"),))),
-    (
-        (b.ct(0), b.mask(host(8)), b.compare(host(0))),
-        Match(r.CT_STATE, (Symbol("new"),), Operator.NOT_EQUAL),
-    ),
-    (
-        (b.ct(0), b.compare(host(8), b.NOT_EQUAL)),
-        Match(r.CT_STATE, (Symbol("new"),), Operator.NOT_EQUAL),
-    ),
+    ((b.ct(0), b.mask(host(8)), b.compare(host(0))), Match(r.CT_STATE, (Symbol("new"),), Operator.NOT_EQUAL)),
+    ((b.ct(0), b.compare(host(8), b.NOT_EQUAL)), Match(r.CT_STATE, (Symbol("new"),), Operator.NOT_EQUAL)),
     (
         (b.ct(3), b.mask(host(0xF0)), b.compare(host(0x10))),
         Match(r.CT_MARK, (Interval.single(16),), mask=0xF0),
     ),
-    (
-        (b.ct(3), b.swap(4), b.within(b"\0\0\0\x01", b"\0\0\0\x05")),
-        Match(r.CT_MARK, (Interval(1, 5),)),
-    ),
+    ((b.ct(3), b.swap(4), b.within(b"\0\0\0\x01", b"\0\0\0\x05")), Match(r.CT_MARK, (Interval(1, 5),))),
     (
         (b.ct(19, 0), b.compare(b"\x0a\0\0\x01")),
         Match(r.ct_tuple(TupleDirection.ORIGINAL, "ip saddr"), (ADDRESS,)),

@@ -56,8 +56,7 @@ def test_an_echo_is_answered_in_each_family() -> None:
 
 
 @pytest.mark.parametrize(
-    "unanswerable",
-    (packet(1, icmp_type=3), packet(58, icmp_type=135, family=Family.IPV6), packet(58)),
+    "unanswerable", (packet(1, icmp_type=3), packet(58, icmp_type=135, family=Family.IPV6), packet(58))
 )
 def test_what_opens_no_session_has_no_answer(unanswerable: Packet) -> None:
     """Errors and neighbour discovery are no questions that conntrack knows the answers to."""

@@ -64,10 +64,7 @@ def test_places_that_are_no_file_have_words(word: FlowOutput) -> None:
         ("keep_files = -1", "flow_log.keep_files: the number is out of range"),
         ('output = "flows.log"', "flow_log.output: not an output for flows: 'flows.log'"),
         ('output = "/var/log/"', "flow_log.output: not an output for flows"),
-        (
-            "accepted = true",
-            "flow_log.accepted: accepted flows need an output",
-        ),
+        ("accepted = true", "flow_log.accepted: accepted flows need an output"),
     ),
 )
 def test_what_can_not_be_is_an_error_with_its_key(text: str, told: str) -> None:

@@ -303,14 +303,7 @@ def test_a_client_certificate_is_shown(stage: Stage) -> None:
     ),
 )
 def test_files_of_tls_that_are_not_as_they_should_be(
-    name: str,
-    content: str | None,
-    mode: int,
-    reason: str,
-    *,
-    stage: Stage,
-    server: TlsServer,
-    tmp_path: Path,
+    name: str, content: str | None, mode: int, reason: str, *, stage: Stage, server: TlsServer, tmp_path: Path
 ) -> None:
     """They are named."""
     path = tmp_path / "file.pem"

@@ -93,10 +93,7 @@ CASES = (
     ),
     Case(
         "4-protocols",
-        (
-            incoming(HOST, "192.0.2.44", None, "icmp"),
-            incoming(HOST6, "2001:db8:44::2", None, "icmpv6"),
-        ),
+        (incoming(HOST, "192.0.2.44", None, "icmp"), incoming(HOST6, "2001:db8:44::2", None, "icmpv6")),
     ),
     Case(
         "5-internal",
@@ -149,10 +146,7 @@ OTHERS = {
         ("in tcp, udp 53 the fleet", "out tcp, udp 53 any", "out closed"),
     ),
     "file server": (
-        (
-            *(incoming(HOST, far, port) for far in FLEET for port in (111, 2049)),
-            incoming(HOST, ADMIN, 22),
-        ),
+        (*(incoming(HOST, far, port) for far in FLEET for port in (111, 2049)), incoming(HOST, ADMIN, 22)),
         ("in tcp 111, 2049 the fleet", "in tcp 22 admin", "out closed"),
     ),
     "tunnel": (

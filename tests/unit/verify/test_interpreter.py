@@ -207,9 +207,7 @@ def test_chains_of_a_hook_are_called_by_priority() -> None:
     rules: dict[str, Lines] = {"first": [(Count("a"), Accept())], "second": [(Count("b"), Drop())]}
     chains = {
         name: VerifiedChain(
-            name=name,
-            rules=tuple(rules[name]),
-            hook=BaseHook(name="prerouting", priority=hooks[name]),
+            name=name, rules=tuple(rules[name]), hook=BaseHook(name="prerouting", priority=hooks[name])
         )
         for name in ("second", "first")
     }

@@ -124,9 +124,7 @@ def reads_nothing(selector: Selector, priority: int, packet: PacketAtHook) -> bo
     if selector.key_type in nft.SYMBOLS:
         every = Match(selector, tuple(map(Symbol, nft.SYMBOLS[selector.key_type])))
     base = nft.Chain(
-        name="base",
-        hook=Hook(name=packet.hook, hook_priority=priority),
-        rules=(Rule((every, Goto("hit"))),),
+        name="base", hook=Hook(name=packet.hook, hook_priority=priority), rules=(Rule((every, Goto("hit"))),)
     )
     table = table_of(Ruleset(chains=(base, nft.Chain(name="hit", rules=(Rule((Accept(),)),)))))
     return "hit" not in run(table, packet).path

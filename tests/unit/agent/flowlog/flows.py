@@ -27,10 +27,7 @@ def dropped(number: int, port: int = 22) -> Flow:
         protocol="tcp",
         source=FlowEnd(address="203.0.113.9", port=40_000),
         destination=FlowEnd(
-            address="10.0.0.11",
-            port=port,
-            network_interface_id="eni-web-1",
-            security_group_ids=("sg-web",),
+            address="10.0.0.11", port=port, network_interface_id="eni-web-1", security_group_ids=("sg-web",)
         ),
         bytes=60,
     )

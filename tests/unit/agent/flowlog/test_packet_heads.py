@@ -105,13 +105,7 @@ def test_a_head_that_ends_early_has_no_ports(length: int) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    (
-        b"",
-        SYN[:19],
-        bytes([0x44]) + SYN[1:],
-        bytes([0x55]) + SYN[1:],
-        ipv6("2001:db8::9", "::", 6, b"")[:39],
-    ),
+    (b"", SYN[:19], bytes([0x44]) + SYN[1:], bytes([0x55]) + SYN[1:], ipv6("2001:db8::9", "::", 6, b"")[:39]),
     ids=("nothing", "too short", "a header that ends in itself", "another version", "IPv6 that is too short"),
 )
 def test_what_is_no_ip_is_no_head(head: bytes) -> None:

@@ -145,12 +145,7 @@ def test_the_journal_has_a_sentence_and_fields(tmp_path: Path) -> None:
     """No id of a document can end a field."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "journal"))
-        entry = replace(
-            dropped(1),
-            rule_id="a\nPRIORITY=0",
-            security_group_id="sg-1",
-            mode=Mode.OBSERVE,
-        )
+        entry = replace(dropped(1), rule_id="a\nPRIORITY=0", security_group_id="sg-1", mode=Mode.OBSERVE)
         JournalWriter(tmp_path / "journal").write([entry])
         lines = journal.recv(1 << 16).decode().splitlines()
     assert lines[0] == (

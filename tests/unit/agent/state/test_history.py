@@ -125,7 +125,4 @@ def test_the_newest_that_is_whole_is_used(tmp_path: Path) -> None:
     assert found == kept("a")
     assert [
         str(state.history.path(number)) in fault for number, fault in zip((3, 2), faults, strict=True)
-    ] == [
-        True,
-        True,
-    ]
+    ] == [True, True]

@@ -116,9 +116,7 @@ def serve() -> Iterator[Callable[..., Served]]:
         yield serve
 
 
-def test_a_client_that_reads_nothing_is_closed_and_keeps_nobody_waiting(
-    serve: Callable[..., Served],
-) -> None:
+def test_a_client_that_reads_nothing_is_closed_and_keeps_nobody_waiting(serve: Callable[..., Served]) -> None:
     """As soon as its socket takes no event; the others get theirs."""
     served = serve(b"data: " + b"x" * 65_536 + b"\n\n", 0.001)
     with ExitStack() as stack:

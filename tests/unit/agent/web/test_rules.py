@@ -14,11 +14,7 @@ from sgagent.documents import DocumentFile
 
 @pytest.mark.parametrize(
     ("packets", "words"),
-    (
-        ((), "not yet known"),
-        ((0,), "none in 1 minute"),
-        ((0,) * MOST_STEPS, "none in the last hour"),
-    ),
+    (((), "not yet known"), ((0,), "none in 1 minute"), ((0,) * MOST_STEPS, "none in the last hour")),
 )
 def test_without_a_hit_there_are_only_words(packets: tuple[int, ...], words: str) -> None:
     """They distinguish "no hits" from "not known"."""

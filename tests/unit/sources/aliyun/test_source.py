@@ -90,12 +90,7 @@ def source_for(
     """Return a source that never puts anything off."""
     api, endpoint_cache = api_for(settings, limits)
     return AliyunSource(
-        settings,
-        limits or Limits(),
-        api,
-        by_hand=by_hand,
-        endpoint_cache=endpoint_cache,
-        random=lambda: 0.0,
+        settings, limits or Limits(), api, by_hand=by_hand, endpoint_cache=endpoint_cache, random=lambda: 0.0
     )
 
 

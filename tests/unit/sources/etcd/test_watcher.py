@@ -223,10 +223,7 @@ def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
     begun = replace(MARKER, state=Completeness.PUBLISHING, complete_revision=REVISION)
     store = Store(sg_web=b"before", sg_app=b"app")
     store.told = [
-        told(
-            written(LAYOUT.meta, begun.encoded(), REVISION + 1),
-            written(WEB, b"half", REVISION + 2),
-        )
+        told(written(LAYOUT.meta, begun.encoded(), REVISION + 1), written(WEB, b"half", REVISION + 2))
     ]
     following = follow(store, stack)
     following.interest = Some(KeyRange(WEB))
