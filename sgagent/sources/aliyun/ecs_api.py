@@ -147,7 +147,8 @@ class Paginator:
     ) -> tuple[ApiAnswer, list[Json]]:
         """Return the last page of an answer, and the items of all pages.
 
-        The API paginates by token; without a token, an incomplete answer is paginated by page number.
+        The API paginates by token, and the last page has none; ``TotalCount`` is invalid then, as its
+        reference says. Without any token, an incomplete answer is paginated by page number.
 
         Args:
             call: the call, whose ``MaxResults`` is the page size.

@@ -127,6 +127,23 @@ def test_a_short_page_before_the_last_is_no_answer(sizes: tuple[int, ...]) -> No
         paginator.ask_all(ApiCall(Action.INTERFACES), ("S", "I"))
 
 
+def test_a_token_says_alone_whether_there_is_more() -> None:
+    """The API's reference calls TotalCount invalid beside tokens: it announces no page that is missing."""
+    pages = [
+        {"S": {"I": [{}] * 50}, "NextToken": "a", "TotalCount": 120},
+        {"S": {"I": [{}]}, "TotalCount": 120},
+    ]
+
+    class ByToken(FakeApi):
+        def ask(self, call: ApiCall) -> ApiAnswer:
+            assert call.parameters.get("NextToken") == (None if len(pages) == 2 else "a")
+            return pages.pop(0)
+
+    paginator = Paginator(ByToken(FakeCloud()), lambda: 0.0)
+    _, items = paginator.ask_all(ApiCall(Action.INTERFACES), ("S", "I"))
+    assert (len(items), pages) == (51, [])
+
+
 def test_whatever_is_missing_leaves_nothing(cloud: FakeCloud) -> None:
     """Half of the rules is no policy: a call that fails, be it the last page of any, refuses the whole."""
     cloud.most_per_page = 1
