@@ -34,7 +34,10 @@ class ListenAddress:
 
 
 DEFAULT_LISTEN = ListenAddress()
-_LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})")
+HOST_LABELS = r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*"
+"""The pattern of a name that can be looked up: no label is empty or too long (RFC 1035, section 2.3.4)."""
+
+_LISTEN = re.compile(rf"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>{HOST_LABELS}\.?)):(?P<port>[0-9]{{1,5}})")
 
 
 def parse_listen_address(node: Node) -> ListenAddress:

@@ -26,6 +26,7 @@ from sgagent.settings.constraints import (
     number,
     pattern,
 )
+from sgagent.settings.listen_address import HOST_LABELS
 
 
 class SourceType(enum.Enum):
@@ -61,7 +62,7 @@ class ServerUrl:
         return f"{'https' if self.is_encrypted else 'http'}://{self.authority}{self.target}"
 
 
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_HOST = re.compile(rf"(?=[a-z0-9])(?!.{{254}}){HOST_LABELS}(?<=[a-z0-9])")
 _VISIBLE = re.compile(r"[!-~]+")
 _USUAL_PORTS = {"https": 443, "http": 80}
 

@@ -8,6 +8,7 @@ one that the host fetches.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -48,7 +49,10 @@ def look_up(host: str, port: int) -> list[str]:
     Raises:
         OSError: the host has no addresses, or the resolver can't be reached.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # of Python, before it asks: a label is empty or too long
+        raise OSError(errno.EINVAL, f"no host name: {error}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -7,6 +7,7 @@ waiting for longest makes room. A few clients hear every two seconds how often w
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import re
 import select
@@ -335,9 +336,11 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         OSError: the address is in use, or not one of this host.
     """
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # of Python, before it asks: a label is empty or too long
+        raise OSError(errno.EINVAL, f"no host name: {error}") from error
+    family, _, _, _, address = found[0]
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

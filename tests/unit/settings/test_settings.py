@@ -172,6 +172,8 @@ ENTRY = "[[failsafe]]\ndirection = 'ingress'\n"
         ("[state]\ndirectory = 1979-05-27", "state.directory"),
         ("[metrics]\nlisten = '127.0.0.1'", "metrics.listen"),
         ("[metrics]\nlisten = '127.0.0.1:70000'", "metrics.listen"),
+        ("[metrics]\nlisten = 'a..b:9469'", "metrics.listen"),
+        (f"[metrics]\nlisten = '{'a' * 64}:9469'", "metrics.listen"),
         ("[limits]\nrules = 0", "limits.rules"),
         ("[limits]\nproblems = 5", "limits.problems"),
         ("[interface]\nname = 'eth0'", "interface"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sgagent.agent.web.http_server import listen
 from sgagent.core.endpoints import Endpoint
 from sgagent.settings import Settings, StateSettings
 from sgagent.settings.sources import (
@@ -19,7 +21,7 @@ from sgagent.settings.sources import (
 )
 from sgagent.sources.etcd.client import Client
 from sgagent.sources.factory import make_source
-from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints
+from sgagent.sources.servers import EndpointCache, addresses_file, known_endpoints, look_up
 
 NAMED = EtcdSourceSettings(
     endpoints=(
@@ -57,6 +59,14 @@ def test_what_was_found_before_is_known_without_a_look(tmp_path: Path) -> None:
     assert other.endpoints() == ()
     with pytest.raises(OSError, match="Temporary failure"):
         other.find()
+
+
+@pytest.mark.parametrize("host", ("a..b", "a" * 64))
+@pytest.mark.parametrize("find", (look_up, listen))
+def test_what_can_be_no_name_is_a_failed_look_up(find: Callable[[str, int], object], host: str) -> None:
+    """Python refuses to ask for it, by an error of its own."""
+    with pytest.raises(OSError, match="no host name"):
+        find(host, 443)
 
 
 def test_every_server_of_a_source_is_remembered(tmp_path: Path) -> None:
