@@ -124,6 +124,20 @@ def test_in_the_place_of_a_tcp_session_stands_one_that_is_closing(address: str) 
     assert (found.original, found.reply, found.mark) == (listed.original, listed.reply, listed.mark & ~MASK)
 
 
+def test_a_tcp_entry_that_has_ended_meanwhile_is_left(namespace: Namespace) -> None:
+    """Nothing is made in its place; nor is one replaced that began there since."""
+    with connection() as (client, accepted):
+        (listed,) = (entry for entry in entries() if entry.protocol == 6)
+        namespace.run("conntrack", "-F")
+        assert end_entries([listed], MASK) == 0
+        assert not [entry for entry in entries() if entry.protocol == 6]
+        accepted.send(b"begins anew")
+        assert client.recv(64) == b"begins anew"
+        begun = [entry for entry in entries() if entry.protocol == 6]
+        assert end_entries([listed], MASK) == 0
+        assert [entry for entry in entries() if entry.protocol == 6] == begun != []
+
+
 @pytest.mark.parametrize("address", ("127.0.0.1", "::1"))
 def test_the_entry_of_a_socket_is_restored_as_opened_by_the_far_end(
     namespace: Namespace, address: str

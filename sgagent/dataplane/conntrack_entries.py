@@ -125,12 +125,16 @@ def _is_ended(netlink: NetlinkSocket, entry: ConntrackEntry, mask: int) -> bool:
     )
     if entry.protocol != TCP.wire_number:
         return not _refused(netlink.order([deletion]), {errno.ENOENT})
-    requests = [deletion, (messages.NEW, _closing(entry, mask))]
+    by_name, making = (messages.DELETE, _named(entry)), (messages.NEW, _closing(entry, mask))
+    errors = netlink.order([deletion, making], is_creating=True)
+    if errno.ENOENT in errors:  # it had ended before
+        if errno.EEXIST not in errors:
+            netlink.order([by_name])  # which was made in the place of none
+        return False
     for _ in range(_TRIES):
-        errors = netlink.order(requests, is_creating=True)
         if not _refused(errors, {errno.ENOENT, errno.EEXIST}):
             return True
-        requests = [(messages.DELETE, _named(entry)), requests[1]]  # a packet came in between
+        errors = netlink.order([by_name, making], is_creating=True)  # a packet came in between
     return False
 
 
