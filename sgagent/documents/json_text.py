@@ -205,7 +205,7 @@ class _Scanner:
 def _read_whole(written: str, line: int) -> tree.Listing | tree.Mapping | None:
     """Return a list or mapping of texts and numbers; None if it is none, or odd in any way.
 
-    On one line, all values have its line.
+    On one line, all values have its line, also where its name stands on an earlier one.
     """
     if "\\u" in written and _BAD_ESCAPE.search(written):
         return None
@@ -216,7 +216,7 @@ def _read_whole(written: str, line: int) -> tree.Listing | tree.Mapping | None:
         return None
     if end < len(written):
         return None
-    lines = partial(_count_lines, written, line) if "\n" in written else ()
+    lines = partial(_count_lines, written, line) if "\n" in written else line
     if isinstance(value, dict):
         return tree.Mapping(line, value, lines=lines, size=len(value) + 1, written=written)
     return tree.Listing(line, value, lines=lines, size=len(value) + 1, written=written)
@@ -245,8 +245,8 @@ def _count_lines(written: str, line: int) -> tree.Lines:
     """Return the lines of a text that was read at once: read it again, word by word."""
     builder = tree.TreeBuilder(Limits(rules=len(written)))
     parse_json(written, builder, first_line=line, word_by_word=True)
-    root = builder.root
-    return root.lines if isinstance(root, tree.Container) and not callable(root.lines) else ()
+    lines = builder.root.lines if isinstance(builder.root, tree.Container) else ()
+    return () if callable(lines) or isinstance(lines, int) else lines
 
 
 def _meant(match: re.Match[str]) -> str:

@@ -47,8 +47,8 @@ class Container:
     """A list or mapping."""
 
     line: int
-    lines: Lines | Callable[[], Lines] = field(default=(), kw_only=True)
-    """Those that its values stand on, or what counts them once somebody asks."""
+    lines: Lines | int | Callable[[], Lines] = field(default=(), kw_only=True)
+    """Those that its values stand on, the one of all of them, or what counts them once somebody asks."""
 
     size: int = field(default=1, kw_only=True)
     """Values in it, itself and all expanded aliases included."""
@@ -63,6 +63,8 @@ class Container:
         """Return the line that a single value in it stands on; its own where nobody recorded any."""
         if callable(self.lines):
             self.lines = self.lines()
+        if isinstance(self.lines, int):
+            return self.lines
         return self.lines[step] if self.lines else self.line  # type: ignore[index] # indices or names
 
 

@@ -161,6 +161,11 @@ def damaged(draws: Draws, text: str) -> str:
     return text[:place] + more + text[place + length :]
 
 
+def test_a_value_may_begin_below_its_name() -> None:
+    """It counts as standing where its name does, and what is in it where it is written."""
+    alike('{"a":\n[1, 2],\n"b":\n\n{"c": 1},\n"d":\n[],\n"e":\n[\n1]}')
+
+
 def test_names_that_stand_twice_are_told() -> None:
     """A mapping that is read at once hides none of them."""
     text = '[\n{"a": "1",\n"a": "2"}]'
