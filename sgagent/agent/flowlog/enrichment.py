@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -257,12 +258,12 @@ class Directory:
         return found.vpc_id if found else None
 
     @cached_property
-    def _owners(self) -> dict[_Key, tuple[_Owner, ...]]:
-        owners: dict[_Key, tuple[_Owner, ...]] = {}
+    def _owners(self) -> dict[_Key, list[_Owner]]:
+        owners = defaultdict[_Key, list[_Owner]](list)
         for block, owner in islice(self._owned(), MOST_NAMED):
             key = _key(block.family, block.first, block.network.prefixlen)
-            owners[key] = (*owners.get(key, ()), owner)
-        return owners
+            owners[key].append(owner)
+        return dict(owners)
 
     def _owned(self) -> Iterator[tuple[CidrBlock, _Owner]]:
         """Yield each address and prefix with its owner."""

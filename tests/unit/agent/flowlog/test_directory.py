@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_address
 
 from sgagent.agent.flowlog.enrichment import NAMELESS, Directory, Name
@@ -71,6 +72,15 @@ def test_a_stranger_has_no_name() -> None:
     """Nor has an address whose number means something in the other family."""
     assert name("203.0.113.9") == NAMELESS
     assert DIRECTORY.name(Family.IPV6, int(ip_address("10.0.0.11")), None) == NAMELESS
+
+
+def test_an_address_of_many_owners_is_named_in_linear_time() -> None:
+    """None is copied for each later one, as took 13 s for 40,000."""
+    owners = tuple(interface(f"eni-{number}", None, "sg-web", "10.0.0.1") for number in range(50_000))
+    directory = Directory(Snapshot(version="v", network_interfaces=owners))
+    began = time.process_time()
+    assert directory.name(Family.IPV4, int(ip_address("10.0.0.1")), None) == Name(None, ("sg-web",))
+    assert time.process_time() - began < 10
 
 
 def test_the_vpc_of_an_interface() -> None:
