@@ -102,7 +102,7 @@ class Presence:
 
     def _announced(self, binding: HandBinding, link: Link) -> Mapping[str, bytes]:
         """Return the keys by which a link is a member of the groups that it is bound to."""
-        name = _NOT_OF_AN_ID.sub("-", f"{self._host}.{link.name}")
+        name = _NOT_OF_AN_ID.sub(_bytes_of, f"{self._host}.{link.name}")
         addresses = [
             str(block)
             for block in link.addresses
@@ -110,6 +110,11 @@ class Presence:
         ]
         value = write_member(addresses[:MOST_ANNOUNCED])
         return {self._layout.key(MEMBERS, group, name): value for group in binding.security_group_ids}
+
+
+def _bytes_of(match: re.Match[str]) -> str:
+    """Return text as its bytes, ``:2b``; names of hosts and links have no colon, so none becomes another."""
+    return "".join(f":{byte:02x}" for byte in match[0].encode(errors="surrogateescape"))
 
 
 _NOTHING = FetchedPublication(serial=0, revision=0, version="")

@@ -106,14 +106,18 @@ def test_links_that_are_bound_by_hand_are_announced() -> None:
     }
 
 
-def test_names_of_links_become_ids() -> None:
-    """Whatever a link is called."""
+@pytest.mark.parametrize(
+    ("link", "name"),
+    (("a@b+c", "a:40b:2bc"), ("a-b-c", "a-b-c"), ("é+1", ":c3:a9:2b1")),
+)
+def test_names_of_links_become_ids(link: str, name: str) -> None:
+    """Each has its own, as no link is called anything with a colon."""
     host = Host(
         replace(SETTINGS, report=False, announce=True),
-        HandBinding(interface="a@b+c", security_group_ids=("sg-a",)),
+        HandBinding(interface=link, security_group_ids=("sg-a",)),
     )
-    host.facts = HostFacts(links=(Link(name="a@b+c", index=2),))
-    assert list(host.presence.keys()) == [LAYOUT.key("members", "sg-a", "web-1.a-b-c")]
+    host.facts = HostFacts(links=(Link(name=link, index=2),))
+    assert list(host.presence.keys()) == [LAYOUT.key("members", "sg-a", f"web-1.{name}")]
 
 
 def test_beside_other_sources_a_host_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
