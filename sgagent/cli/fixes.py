@@ -180,7 +180,7 @@ def fix_documents(settings: Settings, delivery: Delivery, look_at: LookAt, wante
     if flows and wanted.codes is None:
         raise UsageError("the fixes together would change a verdict: nothing was edited")
     changed = [new for old, new in zip(delivery.documents, after.documents, strict=True) if old != new]
-    replace_files({Path(file.name).resolve(): file.content.decode() for file in changed})
+    replace_files({Path(file.name): file.content.decode() for file in changed})
     return Fixed(
         delivery=after,
         edits=edits,

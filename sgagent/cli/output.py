@@ -225,7 +225,7 @@ def _instant(value: object) -> object:
 
 
 def replace_file(place: Path, text: str) -> None:
-    """Write a file, all of it or nothing.
+    """Write a file as :func:`replace_files` does.
 
     Raises:
         UsageError: it can't be written.
@@ -235,8 +235,8 @@ def replace_file(place: Path, text: str) -> None:
 
 def _write_draft(draft: Path, text: str, old: os.stat_result | None) -> None:
     """Write a draft that nobody may ever read who may not read the old file, if there is one."""
+    draft.touch(mode=0o666 if old is None else 0o600, exist_ok=False)
     if old is not None:
-        draft.touch(mode=0o600)
         with contextlib.suppress(PermissionError):
             os.chown(draft, old.st_uid, old.st_gid)
     draft.write_text(text, encoding="utf-8", newline="\n")
@@ -248,20 +248,27 @@ def replace_files(texts: Mapping[Path, str]) -> None:
     """Write files, all of them or none, as far as a file system allows: their drafts first, then the renames.
 
     Only an end between two renames leaves some that are new beside others that are old, each of them whole. A
-    file keeps its mode and, as far as this user may give it away, its owner; hard links keep the old text.
+    file keeps its mode and, as far as this user may give it away, its owner; hard links keep the old text,
+    and symbolic links stay. What is no file, like a device or a pipe, is written to.
 
     Raises:
         UsageError: one can't be written; none was replaced, unless a rename failed.
     """
-    drafts = {place: place.with_name(f".{place.name}.new") for place in texts}
+    drafts: dict[Path, Path] = {}
     place = None
     try:
-        for place, draft in drafts.items():
-            _write_draft(draft, texts[place], place.stat() if place.exists() else None)
-        for place, draft in drafts.items():
+        for place, text in texts.items():
+            if place.exists() and not place.is_file():
+                place.write_text(text, encoding="utf-8", newline="\n")
+                continue
+            file = Path(os.path.realpath(place))
+            draft = file.with_name(f".{file.name}.{os.getpid()}.new")
+            drafts[draft] = file
+            _write_draft(draft, text, file.stat() if file.exists() else None)
+        for draft, place in drafts.items():
             draft.replace(place)
     except OSError as error:
-        for draft in drafts.values():
+        for draft in drafts:
             with contextlib.suppress(OSError):
                 draft.unlink()
         raise UsageError(f"{place}: can't be written: {error.strerror}") from error

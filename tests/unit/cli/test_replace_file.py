@@ -53,3 +53,38 @@ def test_a_file_keeps_its_mode_and_its_owner(tmp_path: Path, mode: int) -> None:
     after = place.stat()
     assert place.read_text(encoding="utf-8") == "new\n"
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    """A pipe stays one, as ``/dev/null`` stays a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(pipe, "new\n")
+    assert os.read(reader, 100) == b"new\n"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_behind_a_symbolic_link_the_file_is_replaced(tmp_path: Path) -> None:
+    """The link stays, also one to a file that is not there yet."""
+    file, link = tmp_path / "there" / "a.yaml", tmp_path / "link.yaml"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    for text in ("new\n", "newer\n"):
+        replace_file(link, text)
+        assert link.is_symlink()
+        assert file.read_text(encoding="utf-8") == text
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_draft_is_never_a_file_that_was_there(tmp_path: Path) -> None:
+    """Who may write to the directory can't have another file overwritten, nor can a second command."""
+    place, other = tmp_path / "a.yaml", tmp_path / "other"
+    other.write_text("other\n", encoding="utf-8")
+    (tmp_path / ".a.yaml.new").symlink_to(other)
+    (tmp_path / f".a.yaml.{os.getpid()}.new").symlink_to(other)
+    with pytest.raises(UsageError, match=r"a\.yaml: can't be written: File exists"):
+        replace_file(place, "new\n")
+    assert other.read_text(encoding="utf-8") == "other\n"
