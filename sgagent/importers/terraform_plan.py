@@ -29,13 +29,17 @@ _ONE = (
     "network_interface_id",
 )
 _SEVERAL = ("security_groups", "security_group_ids", "prefix_list_ids")
-"""Attributes that refer to one resource, and to several."""
+"""Attributes that refer to one resource, and to several.
+
+A plan leaves out what is known only after the apply, or has null for it in a list. A value of null is known.
+"""
 
 _INLINE = ("ingress", "egress")
 _PEERS = ("security_groups", "prefix_list_ids", "cidr_blocks", "ipv6_cidr_blocks")
 """Attributes of inline rules, all of them lists."""
 
 _REFERENCE = re.compile(r'([a-z0-9_]+\.[A-Za-z0-9_-]+)(?:\["?([^"\]]*)"?\])?(?:\..*)?')
+_END_OF_NAME = re.compile(r"[.\[]")
 _MOST_STEPS = 16
 """Modules through which a reference leads."""
 
@@ -159,12 +163,14 @@ class _Plan:
     def refer(self, module: _Module, values: _Json, expressions: _Json, index: str) -> None:
         """Fill in the references that are known only after the apply."""
         for name, expression in expressions.items():
-            if name in (*_ONE, *_SEVERAL) and _is_unknown(values.get(name)):
-                found = dict.fromkeys(self.followed(expression.get("references", ()), module, index))
-                if name in _SEVERAL:
-                    values[name] = [*filter(None, values.get(name) or ()), *found]
-                elif len(found) == 1:
-                    values[name] = next(iter(found))
+            if name in _ONE and name not in values:
+                found = self.followed_all(expression, module, index)
+                if len(found) == 1:
+                    values[name] = found[0]
+            elif name in _SEVERAL and None in (values.get(name, [None]) or ()):
+                values[name] = _filled(values, name, self.followed_all(expression, module, index))
+                if name != "prefix_list_ids":  # peers of rules, which are named where they are lost
+                    values[name] = [*filter(None, values[name])]
 
     def refer_inline(self, module: _Module, values: _Json, expressions: _Json, way: str, index: str) -> None:
         """Fill in the references of inline rules; null stands for peers that stay unknown.
@@ -176,20 +182,36 @@ class _Plan:
         blocks = written if isinstance(written, list) else []
         for name in _PEERS:
             lacking = [rule for rule in values.get(way) or () if None in (rule.get(name, [None]) or ())]
-            references = [found for block in blocks if (found := block.get(name, {}).get("references"))]
+            references = [block[name] for block in blocks if block.get(name, {}).get("references")]
             is_clear = len(lacking) == len(references) == 1 and name in _SEVERAL
-            found = dict.fromkeys(self.followed(references[0], module, index)) if is_clear else {}
+            found = self.followed_all(references[0], module, index) if is_clear else []
             for rule in lacking:
-                rule[name] = [*filter(None, rule.get(name, ())), *(found or [None])]
+                rule[name] = _filled(rule, name, found)
+
+    def followed_all(self, expression: _Json, module: _Module, index: str) -> list[str]:
+        """Return the ids of the resources that an expression refers to, each once.
+
+        The index of the resource that has the expression counts only if the expression names it.
+        """
+        references = expression.get("references", ())
+        names_index = any(one.startswith(("each.", "count.")) for one in references)
+        return list(dict.fromkeys(self.followed(references, module, index if names_index else "")))
 
     def followed(
         self, references: Iterable[str], module: _Module, index: str, steps: int = _MOST_STEPS
     ) -> Iterator[str]:
-        """Yield the ids of the resources that references lead to."""
+        """Yield the ids of the resources that references lead to.
+
+        Behind a reference stand the shorter ones that it begins with: they mean nothing more.
+        """
+        before = ""
         for reference in references if steps else ():
+            is_part, before = before.startswith((f"{reference}.", f"{reference}[")), reference
+            if is_part:
+                continue
             head, _, rest = reference.partition(".")
             if head == "var" and module.parent is not None:
-                further = module.call.get(rest.partition(".")[0], {}).get("references", ())
+                further = module.call.get(_END_OF_NAME.split(rest)[0], {}).get("references", ())
                 yield from self.followed(further, module.parent, index, steps - 1)
             elif head == "module":
                 called, _, output = rest.partition(".")
@@ -197,7 +219,7 @@ class _Plan:
                 for child in self.modules:
                     if child.address == address and output:
                         outputs = child.configuration.get("outputs", {})
-                        said = outputs.get(output.partition(".")[0], {}).get("expression", {})
+                        said = outputs.get(_END_OF_NAME.split(output)[0], {}).get("expression", {})
                         yield from self.followed(said.get("references", ()), child, index, steps - 1)
             elif found := _REFERENCE.fullmatch(reference):
                 instances = self.ids.get((module.address, found[1]), {})
@@ -208,9 +230,11 @@ class _Plan:
                     yield from instances.values()
 
 
-def _is_unknown(value: object) -> bool:
-    """Return whether a value, or a part of it, is known only after the apply."""
-    return value is None or (isinstance(value, list) and None in value)
+def _filled(values: _Json, name: str, found: list[str]) -> list[str | None]:
+    """Return a list of references with ids for what is unknown in it; null if these are not as many."""
+    written = values.get(name, [None] * len(found))
+    is_clear = found and len(found) == written.count(None)
+    return [*filter(None, written), *(found if is_clear else [None])]
 
 
 def _all(module: _Module) -> Iterator[_Module]:

@@ -155,6 +155,61 @@ def test_instances_refer_to_those_of_their_index() -> None:
     assert [(one.security_group_id, len(one.rules)) for one in groups] == [("sg-web-a", 1), ("sg-web-b", 1)]
 
 
+PREFIX_LIST = "aws_ec2_managed_prefix_list.p"
+
+
+def peers_of(references: Json, resources: list[Json]) -> tuple[list[str], int]:
+    """Return the peers of planned rules whose prefix lists are these references, and the number of notes."""
+    lists = [
+        managed(f"{PREFIX_LIST}[{n}]", address_family="IPv4", entry=[{"cidr": f"10.{n}.0.0/16"}])
+        for n in (0, 1)
+    ]
+    web = managed("aws_security_group.web")
+    expressions = {"security_group_id": refers("aws_security_group.web.id"), "prefix_list_ids": references}
+    rules = [configured("aws_security_group_rule", "r", **expressions)]
+    found = imported(plan([*lists, web, *resources], {"resources": rules}))
+    (group,) = found.snapshot.security_groups
+    peers = [objects_text(rule.authorization_objects) for rule in group.rules]
+    return peers, len(found.notes)
+
+
+def older_rule(address: str, **values: object) -> Json:
+    """Return a planned rule of SSH."""
+    return managed(address, type="ingress", protocol="tcp", from_port=22, to_port=22, self=False, **values)
+
+
+FIRST = (f"{PREFIX_LIST}[0].id", f"{PREFIX_LIST}[0]", PREFIX_LIST)
+SECOND = (f"{PREFIX_LIST}[1].id", f"{PREFIX_LIST}[1]", PREFIX_LIST)
+
+
+def test_a_reference_to_one_of_several_is_to_no_other() -> None:
+    """Although its shorter forms stand behind it, the last without an index, and the rule has one."""
+    rules = [older_rule(f"aws_security_group_rule.r[{n}]", prefix_list_ids=[None]) for n in (0, 1)]
+    assert peers_of(refers(*SECOND), rules) == (["pl-p-1"], 0)
+
+
+def test_the_index_of_a_rule_is_that_of_its_list_only_if_it_says_so() -> None:
+    """``element(p[*].id, 0)`` is not the list of the rule's own index."""
+    rules = [older_rule(f"aws_security_group_rule.r[{n}]", prefix_list_ids=[None]) for n in (0, 1)]
+    assert peers_of(refers(PREFIX_LIST), rules) == ([], 2)
+    rules = [older_rule(f"aws_security_group_rule.r[{n}]", prefix_list_ids=[None]) for n in (0, 1)]
+    assert peers_of(refers(PREFIX_LIST, "count.index"), rules) == (["pl-p-0", "pl-p-1"], 0)
+
+
+def test_a_known_null_is_no_reference() -> None:
+    """A condition that is known made it null; what is known only after the apply is not there."""
+    rule = older_rule("aws_security_group_rule.r", cidr_blocks=["192.0.2.0/24"], prefix_list_ids=None)
+    assert peers_of(refers("var.is_office", *FIRST), [rule]) == (["192.0.2.0/24"], 0)
+
+
+def test_one_of_two_that_a_condition_chooses_is_left_out() -> None:
+    """The plan says that it is one, and not which; two that are unknown are both."""
+    references = refers("var.which", *FIRST, *SECOND)
+    for unknown, found in (([None], ([], 1)), ([None, None], (["pl-p-0", "pl-p-1"], 0))):
+        rule = older_rule("aws_security_group_rule.r", prefix_list_ids=unknown)
+        assert peers_of(references, [rule]) == found
+
+
 def test_what_can_not_be_followed_is_refused() -> None:
     """A rule of no known group is an error, not a rule less."""
     rule = managed("alicloud_security_group_rule.r", **RULE, cidr_ip="10.0.0.0/8")
