@@ -298,7 +298,7 @@ class Counting:
         self._observed = observed
 
     def read(self, leaving: frozenset[str] = frozenset()) -> None:
-        """Add the growth since the last reading, and keep the totals if they changed.
+        """Add the growth since the last reading, and keep the totals if they changed, or are not kept.
 
         Args:
             leaving: counters that are about to be deleted.
@@ -315,7 +315,7 @@ class Counting:
         self._is_first = False
         if is_reset:
             self.resets = Resets(self.resets.count + 1, now)
-        if self.accounting.take_last(reading, leaving, now) or is_news:
+        if self.accounting.take_last(reading, leaving, now) or is_news or self.fault:
             self._save()
         self._is_watch_due = bool(reading) and not (self._is_watched and RESET_WATCH in reading)
 

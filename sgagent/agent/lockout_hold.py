@@ -130,7 +130,7 @@ class LockoutHold:
         sessions = tuple(cut.session for cut in cuts)
         held = HeldChange(version=version, terms=terms, sessions=sessions, cuts=tuple(map(named, cuts)))
         self.held = held
-        if before is None or is_begun or before.sessions != sessions:
+        if before is None or is_begun or before.sessions != sessions or self.fault:
             self._keep()
         if is_begun:
             self.tell(_announcement(held, self.seconds))

@@ -30,6 +30,9 @@ MOST_WAITING_BYTES = 256 * 1024
 STALLED_SECONDS = 2.0
 """After which, at the end, a reader that takes nothing is given up."""
 
+RETRY_SECONDS = 30.0
+"""After which a disk that was full may have room again."""
+
 LONGEST_END_SECONDS = 10.0
 """The same for a reader that takes something, but not all."""
 
@@ -47,6 +50,7 @@ class LogQueue(io.TextIOBase):
         *,
         most_waiting_bytes: int = MOST_WAITING_BYTES,
         stalled_seconds: float = STALLED_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """Start the thread.
 
@@ -55,12 +59,14 @@ class LogQueue(io.TextIOBase):
             notice: returns the line that says how many lines were dropped.
             most_waiting_bytes: that are kept for the reader.
             stalled_seconds: how long :meth:`close` waits for a reader that takes nothing.
+            retry_seconds: after which the notice of dropped lines is tried again, if no line comes before.
         """
         self._stream = stream
         self._descriptor = os.dup(stream.fileno())
         self._notice = notice
         self._most_waiting_bytes = most_waiting_bytes
         self._stalled_seconds = stalled_seconds
+        self._retry_seconds = retry_seconds
         # Reentrant: an exception in a finalizer is printed by whichever thread happens to run it.
         self._changed = threading.Condition(threading.RLock())
         self._begun = ""
@@ -133,11 +139,12 @@ class LogQueue(io.TextIOBase):
         """Write the waiting lines until the queue is closed and empty."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
-                if not self._waiting:
+                seconds = self._retry_seconds if self._unreported else None
+                self._changed.wait_for(lambda: self._waiting or self._is_closed, seconds)
+                if self._is_closed and not self._waiting:
                     os.close(self._descriptor)
                     return
-                entry = self._waiting.popleft()
+                entry = self._waiting.popleft() if self._waiting else 0
             self._write_entry(entry)
             with self._changed:
                 self._waiting_bytes -= 0 if isinstance(entry, int) else len(entry)

@@ -100,9 +100,13 @@ class Reconciler:
         self._latest_time = LatestTime(directory, self.clock, is_kept=self.directory.is_changed)
         known = LatestTime(directory, self.clock, is_kept=False)
         self.names = self.name_watch or NameWatch(self.settings, self.clock, known.now())
-        self.overrides, self.mode_fault = self._modes.load()
+        self.overrides, damage = self._modes.load()
+        self._damage = (*self._damage, *filter(None, (damage,)))
         self._kept_modes = self.overrides
         """Without the modes on trial."""
+
+        self.mode_fault: str | None = None
+        """Why these are not saved."""
 
         self._fallback = BootFallback(self.directory)
 
@@ -307,9 +311,12 @@ class Reconciler:
         if target.delivery is not None and not definitions.is_trial_in_force:
             definitions = self._write_signatures(self._write(state))
             definitions = replace(definitions, is_going_back=False)
-        if self.state.definitions.is_going_back and not definitions.is_going_back:
+        is_trial_left = self.state.definitions.is_going_back or definitions.trial_fault
+        if is_trial_left and not definitions.is_going_back and definitions.proposal is None:
             definitions = self.trial_file.forgotten(definitions)
         state = replace(state, definitions=definitions)
+        if self.mode_fault:
+            self._save_modes()
         self._keep_fallback(state)
         return state
 
@@ -390,9 +397,14 @@ class Reconciler:
 
     def keep_modes(self) -> None:
         """Keep the overrides that hold now; that they could not be kept is a fault."""
-        self.mode_fault = fault_of(partial(self._modes.save, self.overrides), "the modes could not be saved")
         self._kept_modes = self.overrides
+        self._save_modes()
         self._keep_fallback(self.state)
+
+    def _save_modes(self) -> None:
+        self.mode_fault = fault_of(
+            partial(self._modes.save, self._kept_modes), "the modes could not be saved"
+        )
 
     def refusal_of(self, delivery: Delivery) -> tuple[Problem, ...]:
         """Return why definitions would be refused on this host as it is; nothing if they would not."""

@@ -274,8 +274,8 @@ class NameWatch:
 
     @property
     def fault(self) -> str | None:
-        """Return why the names are not kept, else the fault of the file at the start."""
-        return self._write_fault or self._damage
+        """Return why the names that rules want are not kept, else the fault of the file at the start."""
+        return (self._write_fault if self._table.wanted else None) or self._damage
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return where they are asked, which is fail-safe while a rule names a name (§7.4)."""

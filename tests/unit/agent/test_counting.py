@@ -104,6 +104,23 @@ def test_a_policy_that_changes_while_counters_can_not_be_read_is_followed(
     assert packets(mine, DROPPED) == 5
 
 
+def test_totals_that_could_not_be_kept_are_kept_once_there_is_room(
+    dataplane: FakeDataplane, tmp_path: Path
+) -> None:
+    """By the next reading, also if it has nothing new."""
+    mine = counting(dataplane, tmp_path)
+    mine.follow({NAME: WEB}, frozenset())
+    draft = tmp_path / ".counters.json.new"
+    draft.mkdir()
+    dataplane.count(NAME, 5, 300)
+    mine.poll()
+    assert "Is a directory" in (mine.fault or "")
+    draft.rmdir()
+    mine.poll()
+    assert mine.fault is None
+    assert packets(counting(dataplane, tmp_path), WEB) == 5
+
+
 def test_what_the_last_agent_counted_is_read_before_it_is_deleted(
     dataplane: FakeDataplane, tmp_path: Path
 ) -> None:

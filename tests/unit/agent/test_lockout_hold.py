@@ -405,6 +405,9 @@ def test_a_state_that_cannot_be_written_is_a_fault_and_holds_all_the_same(
     machine.source.write(WITHOUT_SSH)
     assert agent.ports() == {22}
     assert any("the held change could not be saved" in fault for fault in agent.reconciler.state_faults)
+    (machine.state.directory / ".held-change.json.new").rmdir()
+    assert agent.ports() == {22}
+    assert agent.reconciler.state_faults == ()
 
 
 def test_a_change_that_the_kernel_refuses_after_its_wait_is_tried_again_later(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -142,6 +144,24 @@ def test_a_reader_that_is_gone_hurts_nobody(queue: LogQueue, pipe: Pipe) -> None
         queue.write(LINE)
     wait_until(lambda: queue.dropped_lines == 3, "the lines to be counted")
     assert "lines dropped so far: 3" in (queue.fault or "")
+
+
+def test_a_full_disk_that_has_room_again_is_told_what_is_missing(tmp_path: Path) -> None:
+    """Before the next line, which may come after hours."""
+    path = tmp_path / "log"
+    path.write_text("#" * ROOM)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with path.open("a") as stream:
+        queue = LogQueue(stream, notice, retry_seconds=0.01)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))  # a write beyond it fails
+            queue.write(LINE)
+            wait_until(lambda: queue.fault is not None, "the line to be counted")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        wait_until(lambda: queue.fault is None, "the end of the fault")
+        queue.close()
+    assert path.read_text().lstrip("#") == "1 dropped\n"
 
 
 def test_a_file_that_others_made_non_blocking_is_waited_for(pipe: Pipe, queue: LogQueue) -> None:

@@ -781,3 +781,38 @@ def test_a_state_directory_that_takes_nothing(machine: Machine) -> None:
     assert agent.fetch() == version(B)
     agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface=None))
     assert "modes could not be saved" in agent.reconciler.state_faults[-1]
+
+
+def test_what_could_not_be_saved_is_saved_once_there_is_room(machine: Machine) -> None:
+    """By the next step; a mode on trial is none of it."""
+    agent = Agent(machine)
+    directory = machine.state.directory
+    kept = directory.rename(directory.with_name("kept"))
+    directory.write_text("no directory")
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface=None))
+    agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.ENFORCE, interface=None, confirm_within=60))
+    machine.source.write(B)
+    assert agent.fetch() == version(B)
+    definitions_fault, mode_fault = agent.reconciler.state_faults
+    assert "definitions could not be saved" in definitions_fault
+    assert "modes could not be saved" in mode_fault
+    directory.unlink()
+    kept.rename(directory)
+    agent.fetch()
+    assert not agent.reconciler.state_faults
+    assert history(machine) == [version(A), version(B)]
+    assert Agent(machine).reconciler.overrides.everywhere is Mode.OBSERVE
+
+
+def test_the_end_of_a_trial_is_noted_once_the_disk_keeps_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another trial."""
+    agent = Agent(machine)
+    agent.apply(B, seconds=60)
+    with monkeypatch.context() as patched:
+        break_directories(patched)
+        agent.commands.rollback(agent.step, None)
+    assert any("the end" in fault for fault in agent.reconciler.state_faults)
+    agent.fetch()
+    assert (agent.reconciler.state_faults, leftovers(machine)) == ((), set())
