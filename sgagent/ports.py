@@ -143,7 +143,7 @@ class Host(Protocol):
         """Return the present links and addresses.
 
         Raises:
-            SgagentError: changes interrupted each listing.
+            LinksUnreadableError: changes interrupted each listing.
             OSError: the kernel refused.
         """
 

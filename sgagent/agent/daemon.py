@@ -26,7 +26,7 @@ from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summa
 from sgagent.agent.systemd import ServiceManager
 from sgagent.agent.timed_rules import next_edge
 from sgagent.agent.verification import Verification
-from sgagent.core.errors import ApplierLostError, SgagentError
+from sgagent.core.errors import ApplierLostError, LinksUnreadableError, SgagentError
 from sgagent.core.retry import RetryDelay
 from sgagent.nft.ruleset import Ruleset
 from sgagent.ports import Clock, Host, Source
@@ -237,7 +237,7 @@ class Daemon:
             fetch: whether to ask the source.
             only_on_drift: whether to do it only if another process changed the table.
         """
-        fault = None
+        fault, is_retry = None, self._retry_at < math.inf
         try:
             self.commands.expire(self._step)
             if only_on_drift and (self.drift.is_held_back or not self._reconciler.has_drifted()):
@@ -246,7 +246,9 @@ class Daemon:
         except ApplierLostError:
             raise
         except SgagentError as error:
-            fault = str(error)
+            # Hundreds of links that come or go at once are all there, or gone, for the next step.
+            is_over_soon = isinstance(error, LinksUnreadableError) and not is_retry
+            fault = None if is_over_soon else str(error)
             self._retry_later()
         self._fault_log.log("step_failed", fault)
         self._step_fault = fault

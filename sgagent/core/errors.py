@@ -234,6 +234,10 @@ class NotPermittedError(SgagentError):
     """Say that a privilege is missing and which one."""
 
 
+class LinksUnreadableError(SgagentError):
+    """Say that the kernel gave no complete listing of links and addresses, as they kept changing."""
+
+
 class OutputError(SgagentError):
     """Say that standard output can't be written: its disk is full, for example."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from sgagent.core.binding import BridgeHooks, HostFacts, IpvlanMode, Link, link_name
 from sgagent.core.conditions import LocalFinder
-from sgagent.core.errors import SgagentError
+from sgagent.core.errors import LinksUnreadableError
 from sgagent.core.model import CidrBlock, Family
 from sgagent.host.units import UnitFinder, list_groups
 from sgagent.host.users import find_user
@@ -31,10 +31,6 @@ from sgagent.ports import Wake
 
 _LISTED_WITHIN_SECONDS = 1.0
 """How long an interrupted listing is repeated."""
-
-
-class LinksUnreadableError(SgagentError):
-    """Say that the kernel gave no complete listing of links and addresses."""
 
 
 class NetlinkHost:

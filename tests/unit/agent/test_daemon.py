@@ -20,6 +20,7 @@ from sgagent.agent.step import FaultLog, StepEnd
 from sgagent.core.errors import (
     DocumentError,
     KernelRefusedError,
+    LinksUnreadableError,
     NotPermittedError,
     SgagentError,
     SourceUnavailableError,
@@ -191,12 +192,12 @@ def test_links_wake_it_without_a_fetch(running: Running) -> None:
 
 
 UNREADABLE = (
-    SgagentError("links or addresses changed again whenever they were listed"),
+    SgagentError("links or addresses can not be read"),
     OSError(errno.ENOBUFS, "No buffer space available"),
 )
 
 
-@pytest.mark.parametrize("fault", UNREADABLE, ids=("changing", "refused"))
+@pytest.mark.parametrize("fault", UNREADABLE, ids=("unreadable", "refused"))
 def test_a_step_that_can_not_be_done_is_tried_again(running: Running, fault: SgagentError | OSError) -> None:
     """Links that can't be read are logged once, and the step is made up for when they can be."""
 
@@ -215,6 +216,25 @@ def test_a_step_that_can_not_be_done_is_tried_again(running: Running, fault: Sga
 
     running.while_it_runs(script)
     assert running.log.events().count("step_failed") == 1
+
+
+def test_links_that_keep_changing_for_a_moment_are_no_fault(running: Running) -> None:
+    """Hundreds that go at once interrupt each listing for a second; the next step is made up for silently."""
+
+    def script() -> None:
+        host = running.machine.host
+        looks, host.fault = host.looks, LinksUnreadableError("links changed during each listing")
+        host.remove_link("eth0")
+        wait_until(lambda: host.looks > looks, "a listing that is interrupted")
+        host.fault = None
+        wait_until(is_made_up_for, "the next step")
+
+    def is_made_up_for() -> bool:
+        running.clock.pass_seconds(FIRST_RETRY_SECONDS)
+        return running.log.events().count("ruleset_applied") == 2
+
+    running.while_it_runs(script)
+    assert "step_failed" not in running.log.events()
 
 
 def test_a_refusal_is_tried_again(running: Running) -> None:
