@@ -208,8 +208,10 @@ class LintSubject:
     def host_stands(self) -> tuple[Stand, ...]:
         """Return the links of this host; results for the same groups elsewhere serve here too."""
         known = {stand.judge.security_group_ids: stand for stand in self.stands}
+        at, most = next(((stand.at, stand.most) for stand in self.stands), (None, MOST_CELLS))
         return tuple(
-            known.get(judge.security_group_ids) or Stand(interfaces=(judge.name,), judge=judge)
+            known.get(judge.security_group_ids)
+            or Stand(interfaces=(judge.name,), judge=judge, at=at, most=most)
             for judge in self.life.stands
         )
 

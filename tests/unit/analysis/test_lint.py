@@ -591,6 +591,19 @@ def test_what_a_rule_that_is_never_reached_would_change_has_to_stay(
     assert [one for one in again if one.fix and not one.fix.changes_verdicts] == []
 
 
+@pytest.mark.parametrize("most_cells", (None, 7))
+def test_groups_that_are_together_on_this_host_only_are_looked_at_as_others(most_cells: int | None) -> None:
+    """At the same time, and as exhaustively."""
+    groups = [group(name, rule("sgr-1", ACCEPT, TCP, "443", "0.0.0.0/0")) for name in ("sg-a", "sg-b")]
+    stands = policy_of(*groups, on={"eth0": "sg-a,sg-b"}).interfaces
+    subject = make_subject(
+        snapshot(*groups), EXEMPTIONS, life=Life(stands=stands), at=AT, most_cells=most_cells
+    )
+    (stand,) = subject.host_stands
+    assert stand not in subject.stands
+    assert (stand.interfaces, stand.at, stand.most) == (("eth0",), AT, most_cells)
+
+
 @pytest.mark.parametrize(
     ("forwarded", "source", "local", "is_found"),
     (
