@@ -328,13 +328,19 @@ class JournalWriter:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
             journal.settimeout(_LONGEST_WAIT_SECONDS)
             journal.connect(str(self._path))
-            for sent, entry in enumerate(entries):
+            lost, fault = 0, None
+            for number, entry in enumerate(entries, 1):
                 text = "".join(f"{name}={value}\n" for name, value in _fields(entry).items())
                 try:
                     journal.send(text.encode())
                 except OSError as error:
-                    reason, lost = error.strerror or str(error), len(entries) - sent
-                    raise PartlyWrittenError(error.errno or errno.EAGAIN, reason, lost=lost) from error
+                    lost, fault = lost + 1, error
+                    if error.errno != errno.EMSGSIZE:  # nor would it take the others
+                        lost += len(entries) - number
+                        break
+        if fault is not None:
+            reason = fault.strerror or str(fault)
+            raise PartlyWrittenError(fault.errno or errno.EAGAIN, reason, lost=lost) from fault
 
 
 def _fields(entry: FlowRecord) -> dict[str, object]:

@@ -174,6 +174,18 @@ def test_a_journal_that_was_started_anew_is_found_again(tmp_path: Path) -> None:
         (tmp_path / "journal").unlink()
 
 
+def test_an_entry_too_large_for_the_journal_takes_no_other_along(tmp_path: Path) -> None:
+    """It alone is lost."""
+    large = replace(dropped(2), rule_id="x" * 300_000)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        with pytest.raises(PartlyWrittenError, match="Message too long") as raised:
+            JournalWriter(tmp_path / "journal").write([dropped(1), large, dropped(3)])
+        for number in (1, 3):
+            assert f'"number": {number}' in journal.recv(1 << 16).decode()
+    assert raised.value.lost == 1
+
+
 def test_a_journal_that_stalls_loses_only_what_it_has_no_room_for(tmp_path: Path) -> None:
     """What it took before is not counted as lost."""
     entries = [dropped(number) for number in range(1000)]
