@@ -115,13 +115,15 @@ class EndpointCache:
         return tuple(sorted(found, key=lambda endpoint: (str(endpoint.address), endpoint.port)))
 
     def _remember(self) -> None:
-        """Write changed addresses to the file; a failed write is retried after the next look-up."""
+        """Write changed addresses to the file, safe from a power cut; retry after the next look-up."""
         if self._memory is None or self.addresses == self._remembered:
             return
         content = json.dumps({"host": self._host, "port": self._port, "addresses": self.addresses})
         draft = self._memory.with_name(f".{self._memory.name}.new")
-        with contextlib.suppress(OSError):
-            draft.write_text(content, encoding="utf-8")
+        with contextlib.suppress(OSError), draft.open("w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
             draft.replace(self._memory)
             self._remembered = self.addresses
 

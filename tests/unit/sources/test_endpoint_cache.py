@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,6 +61,26 @@ def test_what_was_found_before_is_known_without_a_look(tmp_path: Path) -> None:
     assert other.endpoints() == ()
     with pytest.raises(OSError, match="Temporary failure"):
         other.find()
+
+
+def test_a_file_takes_its_place_once_the_disk_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut leaves the old addresses or the new ones; a write that failed is tried again."""
+    memory, found = tmp_path / "addresses.json", ["192.0.2.1"]
+    cache = EndpointCache("policy.example.com", 443, lambda *_: found, memory)
+    cache.find()
+    old = memory.read_bytes()
+    found[:] = ["192.0.2.2"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        cache.find()
+        assert (cache.addresses, memory.read_bytes()) == (("192.0.2.2",), old)
+    cache.find()
+    assert EndpointCache("policy.example.com", 443, memory=memory).addresses == ("192.0.2.2",)
+
+
+def fail(_descriptor: int) -> None:
+    """Have a disk that can't be written."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 @pytest.mark.parametrize("host", ("a..b", "a" * 64))
