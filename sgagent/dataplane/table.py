@@ -279,8 +279,11 @@ class PrivilegedTable:
     def apply(self, plan: Plan) -> Applied:
         """Carry out a plan, which is a fill or has none, in one transaction: all of it or nothing.
 
+        Rules that ask for control groups follow in transactions of their own. Where they are refused, the
+        chains made for them stay empty; of a fill, no packet reaches these. The next plan adds the rules.
+
         Raises:
-            KernelRefusedError: nothing was changed; names the object that was refused and why.
+            KernelRefusedError: nothing else was changed; names the object that was refused and why.
             NotPermittedError: the process lacks CAP_NET_ADMIN, or another process owns the table.
         """
         flags = self._choose_flags(plan)
