@@ -273,6 +273,15 @@ def is_followed(source: EtcdSource) -> bool:
     return False
 
 
+def test_a_refresh_is_over_once_the_marker_was_read(stack: ExitStack) -> None:
+    """Not at the next heartbeat, half a minute later."""
+    source = EtcdSource(settings_for(store_with_interface(), stack), Limits())
+    stack.enter_context(source.watch(lambda: None))
+    assert is_followed(source)
+    for _ in range(3):
+        assert source.refresh(10.0)
+
+
 def test_a_link_that_comes_before_the_watch_is_followed(stack: ExitStack) -> None:
     """The links are listed for the first time when the source is made; a booting host has others soon."""
     host = FakeHost()
