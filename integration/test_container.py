@@ -73,6 +73,7 @@ def test_the_container_enforces(podman: Podman, wire: Lab) -> None:
     expected = {
         ("sgagent", "none", "NET_ADMIN", "python3"),
         ("sgagent", "NET_ADMIN", "NET_ADMIN", "sgagent-applier"),
+        ("sgagent", "none", "NET_ADMIN", "sgagent-reader"),
         ("sgagent", "none", "NET_ADMIN", "sgagent-prover"),
     }
     wait_for(lambda: processes(podman, wire) == expected, "the process that proves to be the last to start")
