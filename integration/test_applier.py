@@ -237,9 +237,7 @@ NO_REQUESTS: tuple[tuple[int, bytes], ...] = (
 
 
 @pytest.mark.parametrize(("kind", "content"), NO_REQUESTS)
-def test_what_is_no_request_is_refused(
-    namespace: Namespace, owner: Applier, kind: int, content: bytes
-) -> None:
+def test_no_request_is_refused(namespace: Namespace, owner: Applier, kind: int, content: bytes) -> None:
     """Nothing is done, other tables stand, and the applier serves on."""
     namespace.nft("add table inet other")
     plane = ApplierDataplane(owner.channel, mask=MASK)
@@ -351,9 +349,7 @@ UNREADABLE = (
 
 
 @pytest.mark.parametrize("content", UNREADABLE)
-def test_what_libnftables_can_not_list_is_removed(
-    namespace: Namespace, owner: Applier, content: bytes
-) -> None:
+def test_what_libnftables_cannot_list_goes(namespace: Namespace, owner: Applier, content: bytes) -> None:
     """It is read all the same, and the next plan takes it away."""
     plane = ApplierDataplane(owner.channel, mask=ALL_BITS)
     namespace.nft("add table inet sgagent")
@@ -371,9 +367,7 @@ def test_what_libnftables_can_not_list_is_removed(
 
 @pytest.mark.parametrize("applier", (False,), indirect=True, ids=("one-shot",))
 @pytest.mark.parametrize("kind", ("chain", "set"))
-def test_what_has_an_empty_name_is_removed(
-    namespace: Namespace, dataplane: ApplierDataplane, kind: str
-) -> None:
+def test_an_empty_name_is_removed(namespace: Namespace, dataplane: ApplierDataplane, kind: str) -> None:
     """The kernel and libnftables allow it in JSON."""
     bring(dataplane, tables.WHOLE)
     added = {"family": "inet", "table": "sgagent", "name": "", **({"type": "mark"} if kind == "set" else {})}

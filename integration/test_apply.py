@@ -148,9 +148,7 @@ def test_what_can_not_be_enforced_changes_nothing(agent: Service, one_interface:
     assert not (agent.state / "pending.json").exists()
 
 
-def test_an_interrupted_command_is_carried_out_wholly_or_not_at_all(
-    agent: Service, one_interface: Lab
-) -> None:
+def test_an_interrupted_command_is_done_wholly_or_not_at_all(agent: Service, one_interface: Lab) -> None:
     """A client that goes away right after it has asked leaves an order that is withdrawn, unless it began."""
     documents = [{"name": "a.yaml", "content": definitions(SSH)}]
     send_command(agent, question="apply", documents=documents, confirm_within=None).close()
@@ -187,9 +185,7 @@ def test_kills_at_any_moment_of_a_trial(agent: Service, one_interface: Lab) -> N
     assert seen == {True, False}
 
 
-def test_restoring_the_same_file_after_a_rollback_says_what_activates_it(
-    agent: Service, one_interface: Lab
-) -> None:
+def test_restoring_a_file_after_a_rollback_says_what_activates_it(agent: Service, one_interface: Lab) -> None:
     """It stays held back; reload, status, page and log name the command, and that command does it."""
     agent.define(definitions(WEB, SSH))
     wait_for_ports(one_interface, {22, 80})

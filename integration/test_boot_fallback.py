@@ -174,9 +174,7 @@ _HOSTILE = (
 
 
 @pytest.mark.parametrize("line", _HOSTILE)
-def test_what_the_agent_would_not_write_is_refused(
-    wires: Lab, fall_back: Callable[..., str], line: str
-) -> None:
+def test_what_the_agent_never_writes_is_refused(wires: Lab, fall_back: Callable[..., str], line: str) -> None:
     """The process without privilege can write the file, and gets no more by it than by the applier."""
     wires.load("table inet other {\n}\n")
     before = wires.host.nft("list", "ruleset")

@@ -139,9 +139,7 @@ def test_a_tcp_entry_that_has_ended_meanwhile_is_left(namespace: Namespace) -> N
 
 
 @pytest.mark.parametrize("address", ("127.0.0.1", "::1"))
-def test_the_entry_of_a_socket_is_restored_as_opened_by_the_far_end(
-    namespace: Namespace, address: str
-) -> None:
+def test_a_socket_entry_is_restored_as_opened_by_the_far_end(namespace: Namespace, address: str) -> None:
     """Whoever sends next; where there is one, it stays."""
     with connection(address) as (client, accepted):
         (session,) = sessions_at_listeners()

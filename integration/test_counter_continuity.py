@@ -227,9 +227,7 @@ def test_resets_of_rules_take_nothing(counting: Service, one_interface: Lab) -> 
     assert counting.metric("sgagent_counters_reset_total") == 0
 
 
-def test_a_reset_while_no_agent_runs_is_noticed_at_the_next_start(
-    counting: Service, one_interface: Lab
-) -> None:
+def test_a_reset_while_no_agent_runs_is_noticed_at_the_start(counting: Service, one_interface: Lab) -> None:
     """Packets counted before the agent stopped, and after the reset, are in the total."""
     send(one_interface, 80, 20)
     assert counting.stop() == 0

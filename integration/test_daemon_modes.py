@@ -23,9 +23,7 @@ FAIL_CLOSED = "[enforcement]\nfail_closed = true\n"
 
 
 @pytest.mark.parametrize("document", (None, BROKEN))
-def test_a_new_host_stays_open_and_it_is_said(
-    agent: Service, one_interface: Lab, document: str | None
-) -> None:
+def test_a_new_host_stays_open_and_says_so(agent: Service, one_interface: Lab, document: str | None) -> None:
     """A host that never enforced anything is left as it is, with a loud word about it (§9.2)."""
     agent.configure(BOUND)
     if document:

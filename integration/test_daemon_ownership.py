@@ -84,9 +84,7 @@ def test_nobody_else_changes_the_table(running: Service, one_interface: Lab) -> 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_restarted_agent_mends_what_was_done_meanwhile(
-    running: Service, one_interface: Lab, damage: str
-) -> None:
+def test_a_restarted_agent_undoes_later_changes(running: Service, one_interface: Lab, damage: str) -> None:
     """Another process's change of the table while no agent ran is undone at the next start; totals go on."""
     is_let_in(one_interface, CLIENT, HOST, 80)
     assert running.hits("sgr-0") == 1
@@ -150,9 +148,7 @@ def chain(agent: Service, name: str) -> str:
     return agent.namespace.nft("list", "chain", "inet", "sgagent", name)
 
 
-def test_a_second_agent_is_told_who_is_the_first(
-    running: Service, one_interface: Lab, tmp_path: Path
-) -> None:
+def test_a_second_agent_is_told_who_was_first(running: Service, one_interface: Lab, tmp_path: Path) -> None:
     """It ends with 5 and changes nothing; when the owner has died it takes the table over."""
     directory = tmp_path / "second"
     directory.mkdir()

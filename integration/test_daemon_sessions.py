@@ -71,9 +71,7 @@ def named(agent: Service, event: str) -> set[tuple[str, int]]:
     return {(found["peer"], found["local_port"]) for found in agent.events(event)}
 
 
-def test_sessions_that_conntrack_followed_are_judged_by_the_kernel(
-    agent: Service, one_interface: Lab
-) -> None:
+def test_sessions_known_to_conntrack_are_judged_by_the_kernel(agent: Service, one_interface: Lab) -> None:
     """They are judged by the way they were opened: the forbidden ones stop, the others lose nothing."""
     one_interface.load(FOLLOWED)
     with sessions_on(one_interface) as busy, busy.running():
@@ -83,9 +81,7 @@ def test_sessions_that_conntrack_followed_are_judged_by_the_kernel(
         busy.settle(set(busy.sessions) - REVOKED)
 
 
-def test_sessions_that_conntrack_did_not_follow_are_ended_and_named(
-    agent: Service, one_interface: Lab
-) -> None:
+def test_sessions_unknown_to_conntrack_are_ended_and_named(agent: Service, one_interface: Lab) -> None:
     """Of those at local listeners the forbidden ones are ended and logged, whoever sends next (§6.3)."""
     with sessions_on(one_interface) as busy:
         agent.start()
@@ -208,9 +204,7 @@ def test_sessions_in_a_zone_are_judged_by_the_wire(agent: Service, one_interface
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("address", ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.12"))
-def test_a_listener_elsewhere_ends_no_session_of_the_host(
-    agent: Service, one_interface: Lab, address: str
-) -> None:
+def test_a_listener_elsewhere_ends_no_own_session(agent: Service, one_interface: Lab, address: str) -> None:
     """Anybody may listen at the local port of a session that is older than conntrack (§6.3)."""
     lab = one_interface
     lab.add_host_addresses(["10.0.0.12"])
@@ -293,9 +287,7 @@ def test_a_revoked_session_that_is_forgotten_is_ended(agent: Service, one_interf
     assert [event["peer_port"] for event in agent.events("session_cut")] == [source[1]]
 
 
-def test_an_older_session_that_conntrack_takes_for_the_hosts_own_is_ended(
-    agent: Service, one_interface: Lab
-) -> None:
+def test_an_older_session_that_looks_like_the_hosts_own_is_ended(agent: Service, one_interface: Lab) -> None:
     """Its server was the first that conntrack heard; the policy that forbids it later ends it (§6.3).
 
     One that the host has opened, as conntrack saw, from the port of a listener goes on.

@@ -113,7 +113,7 @@ def test_text_and_json_mean_the_same(namespace: Namespace, desired: Ruleset) -> 
 @_RANDOM
 @given(desired=rulesets())
 @pytest.mark.long
-def test_what_only_adds_means_the_same_as_commands_and_as_json(
+def test_what_only_adds_is_the_same_as_commands_and_json(
     owner: LibnftablesDataplane, desired: Ruleset
 ) -> None:
     """A table that is made anew goes to the kernel as commands, and is listed as the one that was meant."""
@@ -124,7 +124,7 @@ def test_what_only_adds_means_the_same_as_commands_and_as_json(
 
 
 @pytest.mark.parametrize("desired", tables.ALL)
-def test_a_listing_of_ours_can_be_loaded(
+def test_a_listing_can_be_loaded(
     namespace: Namespace, one_shot: LibnftablesDataplane, desired: Ruleset
 ) -> None:
     """Our table, as nft lists it, is loaded again to the same table."""
@@ -313,9 +313,7 @@ def test_what_is_removed_may_lead_to_what_others_added(
     assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
 
 
-def test_an_element_that_is_never_written_is_removed(
-    namespace: Namespace, one_shot: LibnftablesDataplane
-) -> None:
+def test_an_element_never_written_is_removed(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
     """Names of links that nft may read as something else are never written, not even to delete them."""
     eth0 = Element((Symbol("eth0"),), Goto("ingress/eth0"))
     links = VerdictMap(name="links", key_types=(KeyType.IFNAME,), elements=(eth0,))
@@ -348,9 +346,7 @@ def test_a_foreign_object_is_removed_and_nothing_else(
 
 
 @pytest.mark.parametrize("name", ("evil", "rule/eth0/ssh"))
-def test_two_chains_of_one_name_are_removed(
-    namespace: Namespace, one_shot: LibnftablesDataplane, name: str
-) -> None:
+def test_two_chains_of_a_name_go(namespace: Namespace, one_shot: LibnftablesDataplane, name: str) -> None:
     """The kernel takes a second chain in the transaction that renames the first; a name means one of them."""
     desired = tables.WITHOUT_SSH if name == "evil" else tables.WHOLE
     bring(one_shot, tables.WITHOUT_SSH)
@@ -418,9 +414,7 @@ def test_a_table_that_was_left_is_taken_up(namespace: Namespace, *, first_owned:
     second.close()
 
 
-def test_a_table_that_can_not_be_owned_is_kept_all_the_same(
-    namespace: Namespace, owner: LibnftablesDataplane
-) -> None:
+def test_a_table_that_cannot_be_owned_is_kept(namespace: Namespace, owner: LibnftablesDataplane) -> None:
     """A table that stands without ``persist`` can't be adopted; it is changed as it is."""
     namespace.nft("add table inet sgagent")
     bring(owner, tables.WHOLE)
@@ -442,9 +436,7 @@ def test_a_table_that_somebody_deleted_is_made_and_owned_again(
     assert "flags owner" in namespace.nft("list table inet sgagent")
 
 
-def test_counters_keep_their_values_over_applies(
-    namespace: Namespace, one_shot: LibnftablesDataplane
-) -> None:
+def test_counters_keep_values_over_applies(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
     """Whatever else changes, a counter that stays is not touched."""
     bring(one_shot, tables.WHOLE)
     plain = render(tables.WHOLE, persist=False)

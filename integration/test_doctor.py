@@ -180,9 +180,7 @@ METRIC = "sgagent_doctor_findings"
 NOBODY = 65534
 
 
-def test_definitions_that_cannot_be_read_leave_the_links_of_the_configuration(
-    host: Namespace, tmp_path: Path
-) -> None:
+def test_unreadable_definitions_leave_the_links_of_the_configuration(host: Namespace, tmp_path: Path) -> None:
     """And the command says so, as it knows less."""
     with service_on(host, tmp_path) as idle:
         idle.configure('[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-1"]\n')

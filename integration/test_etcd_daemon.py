@@ -126,9 +126,7 @@ def test_a_cluster_that_is_away_is_named_within_ten_seconds(cluster: Cluster, se
 
 
 @pytest.mark.long
-def test_a_host_that_announces_itself(
-    tmp_path: Path, one_interface: Lab, cluster: Cluster, service: Service
-) -> None:
+def test_an_announced_host(tmp_path: Path, one_interface: Lab, cluster: Cluster, service: Service) -> None:
     """It becomes a member of the group that it is bound to, and others let it in, without a publication."""
     rules = definitions(RULE.format(port=80, peer="sg-app"))
     publish(

@@ -138,9 +138,7 @@ def test_who_is_not_let_in_is_told_why(guarded: Cluster, namespace: Namespace, t
 
 
 @pytest.mark.long
-def test_a_token_that_is_no_longer_taken_is_replaced(
-    guarded: Cluster, namespace: Namespace, tmp_path: Path
-) -> None:
+def test_a_token_no_longer_taken_is_replaced(guarded: Cluster, namespace: Namespace, tmp_path: Path) -> None:
     """As it does when rights change: the token of before is then no longer taken."""
     with namespace.entered():
         client = Client(as_user(guarded, tmp_path, "agent"))

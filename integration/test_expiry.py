@@ -35,9 +35,7 @@ def with_end(end: float) -> str:
     return text.replace(lasting, f"{lasting}\n{ending}")
 
 
-def test_a_rule_ends_under_traffic(
-    agent: Service, one_interface: Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rules_end_in_traffic(agent: Service, one_interface: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     """Its sessions stop in both directions at the instant, others lose nothing, and no new one gets in."""
     agent.define(with_end(time.time() + 3_600))
     agent.start()

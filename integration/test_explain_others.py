@@ -88,9 +88,7 @@ def connects(bench: Lab, family: str, port: int) -> bool:
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("family", ENDS)
 @pytest.mark.parametrize("port", (22, 80, 443, 8080))
-def test_what_it_says_of_other_tables_is_what_packets_meet(
-    agent: Service, bench: Lab, family: str, port: int
-) -> None:
+def test_packets_meet_the_tables_it_tells_of(agent: Service, bench: Lab, family: str, port: int) -> None:
     """Verdict by verdict: the policy accepts all of them, the host's own firewall does not."""
     load(bench.host, FIREWALL)
     said = asked(agent, family, port)

@@ -69,9 +69,7 @@ def test_the_far_end_opens_anew_what_the_host_may_not_open(agent: Service, busy:
     assert sum(ended) == len(busy.sessions) - 1
 
 
-def test_what_the_host_may_not_open_any_more_stays_shut_until_somebody_else_does(
-    agent: Service, busy: Traffic
-) -> None:
+def test_what_the_host_may_open_no_more_stays_shut_until_another_does(agent: Service, busy: Traffic) -> None:
     """Where the far end is silent, nothing that the host keeps sending gets out."""
     agent.define(policy(*INWARDS, *OUTWARDS))
     agent.start()
@@ -87,9 +85,7 @@ def test_what_the_host_may_not_open_any_more_stays_shut_until_somebody_else_does
 
 
 @pytest.mark.parametrize("egress", ("rules", "default"))
-def test_what_the_far_end_opened_stops_though_the_host_may_open_it(
-    agent: Service, busy: Traffic, egress: str
-) -> None:
+def test_what_the_far_end_opened_stops_whatever_leaves(agent: Service, busy: Traffic, egress: str) -> None:
     """In both directions, at once and for good, while both ends keep sending (§6.3)."""
     rules = (*OUTWARDS, *CLOSED) if egress == "rules" else ()
     agent.define(definitions(*INWARDS, *rules, addresses=ADDRESSES))
@@ -118,9 +114,7 @@ def test_what_neither_end_may_open_stops_and_goes_on_when_it_may_again(agent: Se
         busy.wait_until_all_talk()
 
 
-def test_an_agent_that_died_before_it_ended_them_does_so_at_its_next_start(
-    agent: Service, busy: Traffic
-) -> None:
+def test_an_agent_that_died_before_ending_them_does_at_its_start(agent: Service, busy: Traffic) -> None:
     """The one that enforced the change is gone."""
     agent.define(policy(*INWARDS, *OUTWARDS))
     agent.start()
@@ -225,9 +219,7 @@ def test_entries_in_a_zone_are_ended_too(agent: Service, busy: Traffic) -> None:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("protocol", (47, 50, 4, 99))
-def test_protocols_without_ports_have_the_same_at_both_ends(
-    agent: Service, one_interface: Lab, protocol: int
-) -> None:
+def test_protocols_without_ports_have_equal_ends(agent: Service, one_interface: Lab, protocol: int) -> None:
     """A tunnel that the host opened; the far end opens it anew."""
     ways = [f"ingress accept 1 {protocol} -1/-1 from {FAR}", f"egress accept 1 {protocol} -1/-1 to {FAR}"]
     agent.define(policy(*ways))

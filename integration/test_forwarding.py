@@ -118,9 +118,7 @@ TWO_GROUPS = """security_groups:
 """
 
 
-def test_a_session_through_two_interfaces_is_judged_at_both(
-    agent: Enforcer, behind: Namespace, busy: Traffic
-) -> None:
+def test_both_interfaces_judge_what_passes_both(agent: Enforcer, behind: Namespace, busy: Traffic) -> None:
     """Forwarded traffic passes only if the one interface lets it in and the other lets it out (§6.4)."""
     lab = agent.lab
     lab.peer.ip(f"route add {GUEST_ADDRESS}/32 via 172.31.254.1 dev eth0")

@@ -105,9 +105,7 @@ def test_rules_end_and_links_are_followed_while_the_source_hangs(
     assert agent.stop() == 0
 
 
-def test_an_agent_ends_and_starts_beside_what_hangs(
-    agent: Service, files: HangingFiles, one_interface: Lab
-) -> None:
+def test_an_agent_ends_and_starts_despite_it(agent: Service, files: HangingFiles, one_interface: Lab) -> None:
     """The end waits for no reading, and a start enforces the last policy, and follows once it can."""
     wait_for_hang(agent, files)
     before = readers(agent)
@@ -125,9 +123,7 @@ def test_an_agent_ends_and_starts_beside_what_hangs(
     wait_for(lambda: readers(agent) == set(), "the end of all that read")
 
 
-def test_another_file_system_in_its_place_is_read(
-    agent: Service, files: HangingFiles, one_interface: Lab
-) -> None:
+def test_another_file_system_there_is_read(agent: Service, files: HangingFiles, one_interface: Lab) -> None:
     """The process that hung with the old one is left behind, and ends with it."""
     wait_for_hang(agent, files)
     with mounted_over(agent, definitions(WEB)):
@@ -145,9 +141,7 @@ def mounted_over(agent: Service, text: str) -> AbstractContextManager[None]:
     return mounted(other)
 
 
-def test_a_link_to_what_hangs_is_as_bad_and_no_worse(
-    agent: Service, one_interface: Lab, tmp_path: Path
-) -> None:
+def test_a_link_to_what_hangs_is_no_worse(agent: Service, one_interface: Lab, tmp_path: Path) -> None:
     """A document that is a link hangs its whole directory, whose other documents stay in force."""
     agent.define(definitions(WEB))
     agent.start()

@@ -181,9 +181,7 @@ NEIGHBOURS = {"ipvs": ipvs, "synproxy": synproxy, "asymmetric": asymmetric}
 
 
 @pytest.mark.parametrize("kind", NEIGHBOURS)
-def test_what_is_dead_by_default_lives_where_it_is_evaluated(
-    kind: str, agent: Service, one_interface: Lab
-) -> None:
+def test_what_is_dead_by_default_lives_if_evaluated(kind: str, agent: Service, one_interface: Lab) -> None:
     """Traffic that the policy denies is dead before and after."""
     with NEIGHBOURS[kind](one_interface) as neighbour:
         everywhere = [True] * len(neighbour.listens_at)

@@ -145,9 +145,7 @@ def test_every_protocol_is_judged_as_the_specification_says(tmp_path: Path) -> N
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("family", "protocol"), (("v4", "icmp"), ("v6", "icmpv6")))
-def test_every_message_is_judged_as_the_specification_says(
-    tmp_path: Path, family: str, protocol: str
-) -> None:
+def test_each_message_is_judged_as_the_specification_says(tmp_path: Path, family: str, protocol: str) -> None:
     """Whatever its type: requests pass, a message that opens no session does not; no answer is a fault."""
     (tmp_path / "groups.yaml").write_text(OPEN)
     source, destination = ENDS[family]

@@ -150,9 +150,7 @@ def test_a_link_above_a_bound_one_is_named(agent: Service, bench: Lab) -> None:
 
 @pytest.mark.parametrize("kind", ("basic", "advanced"))
 @pytest.mark.parametrize("unbound", ("open", "closed"))
-def test_a_port_of_a_vrf_is_judged_by_its_own_binding(
-    agent: Service, bench: Lab, kind: str, unbound: str
-) -> None:
+def test_a_vrf_port_is_judged_by_its_binding(agent: Service, bench: Lab, kind: str, unbound: str) -> None:
     """Allowed sessions live, denied ones do not open, whether or not unbound links are closed."""
     make(bench, "link add red type vrf table 10", "link set red up")
     bench.host.ip("link set eth1 master red")

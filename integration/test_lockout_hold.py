@@ -177,9 +177,7 @@ def expect_a_trial(agent: Service, bench: Lab, login: Ends) -> None:
 
 
 @pytest.mark.long
-def test_a_mode_does_not_cut_its_own_session(
-    agent: Service, login4: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_mode_cuts_its_own_session(agent: Service, login4: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither ``enforce`` nor ``default``, unless told so."""
     agent.configure('[enforcement]\nmode = "enforce"\n')
     agent.define(OPEN)

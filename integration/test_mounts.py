@@ -79,9 +79,7 @@ def test_a_directory_that_is_mounted_over_the_documents(
     wait_until_open(one_interface, MOUNTED)
 
 
-def test_a_file_system_that_is_mounted_over_a_parent(
-    agent: Service, one_interface: Lab, elsewhere: Path
-) -> None:
+def test_a_file_system_mounted_over_a_parent(agent: Service, one_interface: Lab, elsewhere: Path) -> None:
     """Without documents in it the host stays as it is; with some they are enforced."""
     parent = agent.documents.parent
     mount(agent, "mount", "-t", "tmpfs", "none", parent)

@@ -103,9 +103,7 @@ def skeleton(agent: Service) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def test_only_what_the_name_resolves_to_is_let_out(
-    agent: Service, one_interface: Lab, server: NameServer
-) -> None:
+def test_only_resolved_addresses_are_let_out(agent: Service, one_interface: Lab, server: NameServer) -> None:
     """Of both families; the name servers are let through by themselves."""
     server.zone[NAME] = addresses(A, A6, ttl=60)
     agent.start()
@@ -159,9 +157,7 @@ class Hosts:
 
 
 @pytest.mark.long
-def test_a_common_server_is_followed_through_its_cnames(
-    agent: Service, one_interface: Lab, hosts: Hosts
-) -> None:
+def test_a_common_server_is_followed_by_cnames(agent: Service, one_interface: Lab, hosts: Hosts) -> None:
     """Its file changes, its names go, it ends."""
     agent.start()
     hosts.write(A, A6)
@@ -175,9 +171,7 @@ def test_a_common_server_is_followed_through_its_cnames(
     assert leaves(one_interface, B)
 
 
-def test_a_changed_answer_changes_elements_alone(
-    agent: Service, one_interface: Lab, server: NameServer
-) -> None:
+def test_a_changed_answer_changes_elements(agent: Service, one_interface: Lab, server: NameServer) -> None:
     """Chains, rules and the generation stay; the old address passes on."""
     server.zone[NAME] = addresses(A, ttl=5)
     agent.start()
@@ -277,9 +271,7 @@ def test_without_a_server_the_agent_starts_and_waits(
 
 
 @pytest.mark.long
-def test_what_is_known_survives_restarts_and_boots_without_a_server(
-    agent: Service, one_interface: Lab
-) -> None:
+def test_what_is_known_survives_boots_without_a_server(agent: Service, one_interface: Lab) -> None:
     """``sgagent boot`` has it in force before the network is up; a wrong clock changes nothing."""
     with on_the_wire(one_interface, NameServer({NAME: addresses(A, ttl=5)})):
         agent.start()

@@ -173,7 +173,7 @@ def open_outwards(built: Lab, version: int, link: str) -> None:
 
 @pytest.mark.parametrize("version", (4, 6))
 @pytest.mark.parametrize("elsewhere", ({}, {"eth1": "open"}), ids=("unbound", "bound"))
-def test_what_was_opened_elsewhere_opens_nothing(
+def test_an_elsewhere_opened_one_opens_nothing(
     agent: Enforcer, version: int, elsewhere: dict[str, str]
 ) -> None:
     """The far end gets in only where it may open a session itself, be it conntrack's answer or not."""
@@ -311,9 +311,7 @@ def counted(built: Lab, chain: str) -> int:
 
 @pytest.mark.parametrize("version", (4, 6))
 @pytest.mark.parametrize("elsewhere", ({}, {"eth1": "inwards"}), ids=("unbound", "bound"))
-def test_the_hosts_own_answer_lets_nobody_in(
-    agent: Enforcer, version: int, elsewhere: dict[str, str]
-) -> None:
+def test_the_hosts_answer_lets_nobody_in(agent: Enforcer, version: int, elsewhere: dict[str, str]) -> None:
     """A SYN-ACK that leaves over an open link opens no session there: its answers are dropped."""
     built, port = agent.lab, 8022
     built.peer.ip(f"address add {FAR[version]} dev lo")  # it refuses what it has not asked for

@@ -58,9 +58,7 @@ def mismatches(case: Case, draws: Draws, number: int, *, tracked: bool) -> tuple
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("tracked", (True, False), ids=("tracked", "untracked"))
-def test_the_kernel_agrees_with_the_specification(
-    *, tracked: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kernel_and_specification_agree(*, tracked: bool, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the groups are, each packet passes or not as ``evaluate`` says; both ways, both families."""
     judged: Counter[str] = Counter()
     found: list[str] = []

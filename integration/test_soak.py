@@ -18,9 +18,7 @@ MOST_SLOWDOWN = 1.3
 
 
 @pytest.mark.long
-def test_the_daemon_does_not_grow(
-    one_interface: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_daemon_never_grows(one_interface: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Members, rules and groups come and go; each change is an apply."""
     with service_on(one_interface.host, tmp_path) as service:
         done = soak(service, APPLIES, lambda _number, _seconds: None)

@@ -90,9 +90,7 @@ def test_link_local_addresses_and_what_a_host_needs(agent: Service, one_interfac
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("new", "length"), ((NEW, 32), (NEW6, 128)), ids=("ipv4", "ipv6"))
-def test_addresses_of_the_link_are_followed(
-    agent: Service, one_interface: Lab, new: Address, length: int
-) -> None:
+def test_link_addresses_are_followed(agent: Service, one_interface: Lab, new: Address, length: int) -> None:
     """An address that comes may send within a second, and one that went may not; the table stays the same."""
     agent.verifies = True
     agent.configure(CHECKED)

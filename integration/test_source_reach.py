@@ -173,9 +173,7 @@ def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, 
 
 
 @pytest.mark.parametrize("rule", ("ct mark set 0x00000001", "counter packets 0 bytes 0"))
-def test_rules_of_others_that_keep_the_way_closed_are_named(
-    rule: str, tmp_path: Path, one_interface: Lab
-) -> None:
+def test_rules_of_others_that_close_the_way_are_named(rule: str, tmp_path: Path, one_interface: Lab) -> None:
     """The agent leaves them where they are, says so, and opens the way once they are gone."""
     directory = tmp_path / "agent"
     directory.mkdir()

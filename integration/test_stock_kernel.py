@@ -38,7 +38,7 @@ LINKS = (
     "test_link_names.py::test_a_link_under_another_name_is_refused_and_reported[ipvlan l3s]",
     "test_link_names.py::test_other_ipvlans_are_enforced[l3]",
     "test_link_names.py::test_a_vrf_is_refused",
-    "test_link_names.py::test_a_port_of_a_vrf_is_judged_by_its_own_binding[closed-advanced]",
+    "test_link_names.py::test_a_vrf_port_is_judged_by_its_binding[closed-advanced]",
     "test_lower_devices.py::test_no_frame_from_the_wire_passes_by_a_link_that_becomes_a_port_without_an_agent",
     "test_bridged_frames.py",
 )
@@ -50,7 +50,7 @@ CHOSEN = (
     "test_dataplane.py::test_an_owned_table_is_safe_from_others",
     "test_dataplane.py::test_a_second_owner_is_told_who_is_the_first",
     "test_dataplane.py::test_a_table_that_was_left_is_taken_up",
-    "test_dataplane.py::test_counters_keep_their_values_over_applies",
+    "test_dataplane.py::test_counters_keep_values_over_applies",
     "test_sessions_in_kernel.py::test_only_the_bits_of_the_mask_are_cleared",
     "test_daemon_life.py::test_a_restart_changes_nothing[killed]",
     "test_flow_log.py::test_who_was_dropped_is_told_with_what_decided",
@@ -63,7 +63,7 @@ CHOSEN_SECONDS = 900.0
 NEIGHBOURS = (
     "test_doctor.py::test_a_neighbour_of_a_module_is_named",
     "test_doctor.py::test_of_a_clean_host_with_modules_nothing_is_said",
-    "test_invalid_packets.py::test_what_is_dead_by_default_lives_where_it_is_evaluated[ipvs]",
+    "test_invalid_packets.py::test_what_is_dead_by_default_lives_if_evaluated[ipvs]",
     "test_invalid_packets.py::test_containers_by_ipvlan_live_and_are_not_filtered_inwards",
     "test_associations.py",
     "test_flow_tables.py",

@@ -241,9 +241,7 @@ _PAIRS = [
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("prepare", (nothing, table_of_others), ids=lambda prepare: prepare.__name__)
 @pytest.mark.parametrize("pair", _PAIRS[1:] if IS_FULL else _PAIRS[1:2], ids=lambda pair: pair.name)
-def test_nothing_forbidden_passes_behind_the_first_drop(
-    host: Lab, pair: Pair, prepare: Callable[[Lab], None]
-) -> None:
+def test_nothing_forbidden_passes_after_a_drop(host: Lab, pair: Pair, prepare: Callable[[Lab], None]) -> None:
     """Allowed packets pass all the time, and forbidden ones never again once some were dropped."""
     policy = pair.beside(BESIDE).after.policy()
     closed = 0

@@ -54,9 +54,7 @@ def test_the_daemon_changes_in_one_moment(host: Lab, storm: Storm, pair: Pair, t
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("applier", (False, True), ids=("the daemon", "the applier"))
-def test_a_death_leaves_a_table_of_one_policy(
-    host: Lab, storm: Storm, tmp_path: Path, *, applier: bool
-) -> None:
+def test_a_death_leaves_a_one_policy_table(host: Lab, storm: Storm, tmp_path: Path, *, applier: bool) -> None:
     """One policy judges, nothing is let in, lost or kept open, and the next start cleans up."""
     deaths, random = Deaths(), Random(11)
     with stormed_daemon(host, storm, PAIRS[0], tmp_path) as daemon:

@@ -327,9 +327,7 @@ def test_a_link_that_is_expected_again_is_part_of_the_policy(agent: Service) -> 
     assert_proved()
 
 
-def test_what_a_one_shot_applied_is_compared_with_the_configured_source(
-    one_interface: Lab, tmp_path: Path
-) -> None:
+def test_what_a_one_shot_applied_is_compared_with_the_source(one_interface: Lab, tmp_path: Path) -> None:
     """Where no agent ever enforced anything, only the source says what the table has to do."""
     one_interface.add_host_addresses([HOST])
     with service_on(one_interface.host, tmp_path) as host:

@@ -79,18 +79,14 @@ shifts = st.integers(0, 31)
 
 
 @given(programs, numbers, numbers, shifts)
-def test_a_bit_that_is_said_to_stay_stays(
-    program: list[Expression], session: int, packet: int, shift: int
-) -> None:
+def test_a_bit_said_to_stay_stays(program: list[Expression], session: int, packet: int, shift: int) -> None:
     """Bits that are not among the written ones are the same in the session's mark afterwards."""
     effect = effect_of([*BEGIN, *program, Store(SESSION_MARK, 0)], {})
     assert not (result(program, session, packet, shift) ^ session) & ~effect.writes
 
 
 @given(programs, numbers, numbers, shifts)
-def test_a_bit_that_is_said_to_be_set_is_set(
-    program: list[Expression], session: int, packet: int, shift: int
-) -> None:
+def test_a_bit_said_to_be_set_is(program: list[Expression], session: int, packet: int, shift: int) -> None:
     """Whatever the marks were before."""
     effect = effect_of([*BEGIN, *program, Store(SESSION_MARK, 0)], {})
     assert result(program, session, packet, shift) & effect.sets == effect.sets

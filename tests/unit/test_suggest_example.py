@@ -37,9 +37,7 @@ def test_the_suggestion_is_the_one_that_is_shipped(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(("command", "printed"), (PLAN, TEST), ids=("plan", "test"))
-def test_the_commands_print_what_is_shown(
-    command: str, printed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_print_what_is_shown(command: str, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The difference to the policy by hand, and the packets."""
     assert main([*command.split(), "--config", os.devnull]) == 0
     assert capsys.readouterr().out == printed

@@ -55,9 +55,7 @@ def newest(state: Path) -> Path:
     return max((state / "history").iterdir())
 
 
-def test_the_last_good_policy_is_enforced_on_links_that_are_yet_to_come(
-    machine: Machine, state: Path
-) -> None:
+def test_the_last_good_policy_is_enforced_on_links_yet_to_come(machine: Machine, state: Path) -> None:
     """The name under which a MAC was found is judged before there is such a link."""
     machine.source.write(GOOD)
     before = machine.reconciler().step(fetch=True)

@@ -61,9 +61,7 @@ def packets(counting: Counting, key: CounterKey) -> int:
     return counting.accounting.totals[key].packets
 
 
-def test_a_rule_that_changes_its_policy_keeps_its_hits_apart(
-    dataplane: FakeDataplane, tmp_path: Path
-) -> None:
+def test_a_rule_that_changes_policy_keeps_its_hits_apart(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """What was accepted since the last reading does not become what is dropped."""
     mine = counting(dataplane, tmp_path)
     mine.follow({NAME: WEB}, frozenset())
@@ -121,9 +119,7 @@ def test_totals_that_could_not_be_kept_are_kept_once_there_is_room(
     assert packets(counting(dataplane, tmp_path), WEB) == 5
 
 
-def test_what_the_last_agent_counted_is_read_before_it_is_deleted(
-    dataplane: FakeDataplane, tmp_path: Path
-) -> None:
+def test_what_the_last_agent_counted_is_read_before_it_goes(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """A rule that went while no agent ran: what it counted is there when it comes back."""
     last = counting(dataplane, tmp_path)
     last.follow({NAME: WEB, OTHER: DNS}, frozenset())
@@ -139,9 +135,7 @@ def test_what_the_last_agent_counted_is_read_before_it_is_deleted(
     assert packets(mine, WEB) == 12
 
 
-def test_what_is_deleted_counts_for_the_policy_that_it_had_last(
-    dataplane: FakeDataplane, tmp_path: Path
-) -> None:
+def test_what_is_deleted_counts_for_the_policy_it_had(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """Although an earlier policy had more hits."""
     clock = FakeClock()
     last = counting(dataplane, tmp_path, clock)
@@ -291,9 +285,7 @@ def test_a_reading_that_is_partly_older_than_the_reset_counts_both_parts() -> No
     assert accounting.totals[DNS].packets == 5 + 7
 
 
-def test_a_kernel_that_refuses_the_watch_is_asked_again_later(
-    dataplane: FakeDataplane, tmp_path: Path
-) -> None:
+def test_a_kernel_that_refuses_the_watch_is_asked_later(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """Not at each look; a reset is noticed where a counter shows less."""
     clock = FakeClock()
     mine = counting(dataplane, tmp_path, clock)

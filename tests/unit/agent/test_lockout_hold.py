@@ -397,9 +397,7 @@ def test_zero_seconds_hold_nothing(machine: Machine, agent: Agent) -> None:
     assert parse_settings("", "sgagent.toml").enforcement.hold_lockout_seconds == 0
 
 
-def test_a_state_that_cannot_be_written_is_a_fault_and_holds_all_the_same(
-    machine: Machine, agent: Agent
-) -> None:
+def test_an_unwritable_state_is_a_fault_and_holds_all_the_same(machine: Machine, agent: Agent) -> None:
     """It is told, as a restart would begin anew."""
     (machine.state.directory / ".held-change.json.new").mkdir()
     machine.source.write(WITHOUT_SSH)
@@ -410,9 +408,7 @@ def test_a_state_that_cannot_be_written_is_a_fault_and_holds_all_the_same(
     assert agent.reconciler.state_faults == ()
 
 
-def test_a_change_that_the_kernel_refuses_after_its_wait_is_tried_again_later(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_a_change_refused_by_the_kernel_is_tried_again_later(machine: Machine, tmp_path: Path) -> None:
     """After the backoff of any refused step; its deadline, which has passed, keeps nobody busy."""
     machine.logins = (LOGIN,)
     running = Running(machine, tmp_path, hold=hold_on(machine, THIS_BOOT, []))

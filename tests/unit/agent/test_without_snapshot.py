@@ -97,9 +97,7 @@ def test_rules_of_an_earlier_agent_stay(machine: Machine, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("configuration", ("", FAIL_CLOSED), ids=("has enforced", "closes"))
-def test_a_host_whose_rules_go_is_closed_at_once(
-    machine: Machine, tmp_path: Path, configuration: str
-) -> None:
+def test_a_host_whose_rules_go_closes_at_once(machine: Machine, tmp_path: Path, configuration: str) -> None:
     """The look of each second finds that the rules of an earlier agent are gone."""
     machine.source.write(GOOD)
     machine.reconciler().step(fetch=True)
@@ -114,9 +112,7 @@ def test_a_host_whose_rules_go_is_closed_at_once(
     assert not agent.has_drifted()
 
 
-def test_a_host_whose_rules_go_is_as_it_was_where_nothing_was_enforced(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_a_host_whose_rules_go_stays_where_nothing_was_enforced(machine: Machine, tmp_path: Path) -> None:
     """An agent that knows of no definitions closes nothing, and asks for no step again and again."""
     machine.source.write(GOOD)
     machine.reconciler().step(fetch=True)

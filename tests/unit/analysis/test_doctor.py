@@ -288,9 +288,7 @@ def test_a_clock_matters_where_rules_end_or_where_it_must_be_wrong(
         (OWN(is_owned=False, is_persistent=True), None, False),
     ),
 )
-def test_a_kernel_that_owns_no_tables_is_named(
-    own: KernelTable | None, *, owns: bool | None, is_found: bool
-) -> None:
+def test_no_ownership_is_named(own: KernelTable | None, *, owns: bool | None, is_found: bool) -> None:
     """As the table that stands shows, else as kernel and nft say."""
     evidence = replace(
         HOST, kernel=KernelFact(release="6.1.0", owns_tables=owns), tables=() if own is None else (own,)

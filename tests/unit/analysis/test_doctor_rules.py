@@ -207,9 +207,7 @@ BACK, MISSING = fib(1, 0x29), b.compare(word(0))
         ((LINK, b.compare(ETH1), BACK, MISSING), set()),
     ),
 )
-def test_a_drop_by_the_way_back_is_named_where_there_are_several(
-    rule: tuple[bytes, ...], families: set[str]
-) -> None:
+def test_a_drop_by_one_of_several_ways_back_is_named(rule: tuple[bytes, ...], families: set[str]) -> None:
     """As a strict rp_filter: by fib and iptables' rpfilter, if they ask for the link."""
     tables = tuple(read_tables(at().rule("a", *rule, b.verdict(b.DROP)).content))
     named = [one for one in diagnose(replace(WAYS, tables=tables)) if one.code.value == "reverse_path"]
@@ -297,9 +295,7 @@ def test_rules_of_frames_are_about_bound_bridges(
 
 
 @pytest.mark.parametrize(("port", "expected"), ((ETH1, []), (PORT_OF_GUEST, ALL)))
-def test_a_policy_of_frames_is_about_the_ports_that_lead_out(
-    port: bytes, expected: list[tuple[str, str]]
-) -> None:
+def test_a_policy_of_frames_is_about_ports_leading_out(port: bytes, expected: list[tuple[str, str]]) -> None:
     """Rules that accept all of them leave nothing to it, also beside bound links that are no bridges."""
     bound = replace(BRIDGED.policy, bound=(*BRIDGED.policy.bound, BoundLink(name="lan0")))
     dump = b.Dump("other", BRIDGE).declare().base("a", hook=INPUT, policy=b.DROP)

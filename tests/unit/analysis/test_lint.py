@@ -184,9 +184,7 @@ def test_every_rule_about_an_empty_object_is_named() -> None:
         ),
     ),
 )
-def test_an_empty_object_beside_others_does_not_condemn_the_rule(
-    empty: str, protocol: Protocol, message: str
-) -> None:
+def test_an_empty_object_beside_others_spares_the_rule(empty: str, protocol: Protocol, message: str) -> None:
     """Whoever removed the rule would lose what the other objects open (§12.1)."""
     one = rule("one", ACCEPT, protocol, "80" if protocol is TCP else "", f"{empty},10.0.0.0/8")
     definitions = snapshot(

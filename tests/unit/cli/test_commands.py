@@ -118,9 +118,7 @@ def test_a_named_configuration_that_is_not_there_is_wrong_use(run: Run, tmp_path
         assert str(missing) in errors
 
 
-def test_definitions_that_are_not_there_are_wrong_use_and_a_missing_source_is_4(
-    run: Run, tmp_path: Path
-) -> None:
+def test_missing_definitions_are_wrong_use_and_a_missing_source_is_4(run: Run, tmp_path: Path) -> None:
     """What the command line names is the user's; what the configuration names is a source out of reach."""
     missing = tmp_path / "missing"
     assert run("compile", "--dry-run", "--definitions", missing)[0] == 2
@@ -509,9 +507,7 @@ def test_help_needs_no_unicode(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"--interface NAME=GROUP" in written.getvalue()
 
 
-def test_check_colours_severity_and_verdict_on_a_terminal(
-    run: Run, web: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_colours_severity_on_a_terminal(run: Run, web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As ruff and git do: on a terminal, unless NO_COLOR is set or the terminal knows no colours."""
     web.write_text(WEB.replace("443/443", "99999").replace("198.51.100.0/24", "sg-unknown"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

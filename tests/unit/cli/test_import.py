@@ -53,9 +53,7 @@ def test_the_document_is_printed_and_the_losses_are_told(
     assert main([*chosen, "80", "--exit-code"]) == 1
 
 
-def test_what_is_printed_is_checked_without_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_printed_passes_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Groups of AWS may name each other and themselves; no other cloud's limits are held against them."""
     pair = {"UserIdGroupPairs": [{"GroupId": "sg-1", "UserId": "123456789012"}]}
     rules = [{"IpProtocol": "-1", **pair}, {"IpProtocol": "tcp", "FromPort": 7946, "ToPort": 7946, **pair}]
@@ -91,9 +89,7 @@ def test_the_documentation_shows_what_is_printed(
     assert errors + output == printed
 
 
-def test_a_directory_takes_a_file_of_its_own(
-    answer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_directories_take_a_file(answer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its name says what was read; it is replaced as a whole."""
     groups = tmp_path / "groups.d"
     groups.mkdir()

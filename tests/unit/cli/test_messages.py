@@ -275,9 +275,7 @@ def test_a_group_is_named_by_whatever_id_it_has(tmp_path: Path, capsys: pytest.C
         assert main(["explain", "ingress", "--source", source, *packet, "--exit-code", str(groups)]) == code
 
 
-def test_a_file_that_cannot_be_read_makes_no_id_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unreadable_file_makes_no_id_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The group may be in that file; its own error is the only one."""
     (tmp_path / "a.yaml").write_text(DOCUMENT.replace("192.0.2.0/24\n", "elsewhere\n"))
     (tmp_path / "b.yaml").write_text("security_groups: [")
@@ -436,9 +434,7 @@ def test_problems_name_the_item_whatever_it_is(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("command", ("lint", "graph", "compile --dry-run"))
-def test_other_commands_name_the_item_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
-) -> None:
+def test_others_name_the_item_too(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     """With its line, on standard error."""
     path = tmp_path / "groups.yaml"
     path.write_text(
@@ -450,9 +446,7 @@ def test_other_commands_name_the_item_too(
     assert f"{path}:11: {OBJECT}[1]: an advanced group has a group" in capsys.readouterr().err
 
 
-def test_check_shows_the_line_of_a_binding_by_hand(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_shows_the_line_of_a_hand_binding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As of any other error: the file, the line and the path of the table."""
     settings, documents = tmp_path / "wrong.toml", tmp_path / "groups.yaml"
     documents.write_text(DOCUMENT)

@@ -92,9 +92,7 @@ def test_operations_are_shown_on_request(run: Run, tmp_path: Path) -> None:
         ),
     ),
 )
-def test_a_list_of_objects_is_compared_by_its_parts(
-    run: Run, tmp_path: Path, old: str, new: str, shown: str
-) -> None:
+def test_object_lists_are_compared_by_parts(run: Run, tmp_path: Path, old: str, new: str, shown: str) -> None:
     """Of two long lists only what came and what left is shown."""
     for name, objects in (("old", old), ("new", new)):
         text = GROUP.format(ports=80).replace(

@@ -90,9 +90,7 @@ def test_a_document_is_signed_beside_itself(documents: Path, key: Path) -> None:
     assert len({signature.key_id for signature in file.signatures}) == 2
 
 
-def test_what_was_signed_is_printed_as_json(
-    documents: Path, key: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_signatures_show_as_json(documents: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For pipelines."""
     capsys.readouterr()
     sign(documents, key, "--json")
@@ -101,9 +99,7 @@ def test_what_was_signed_is_printed_as_json(
     assert [file["name"] for file in printed["files"]] == ["web.yaml"]
 
 
-def test_what_has_errors_is_not_signed(
-    documents: Path, key: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_has_errors_is_unsigned(documents: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Errors of form and of meaning, and warnings where they are strict."""
     rule = "{direction: ingress, policy: drop, protocol: all, authorization_object: sg-gone}"
     for text in ("version: 1\ncolour: red\n", WEB.replace("type: basic", f"type: basic, rules: [{rule}]")):
@@ -157,9 +153,7 @@ def test_a_path_that_is_not_there(key: Path, tmp_path: Path) -> None:
     assert sign(tmp_path / "nothing", key) == 2
 
 
-def test_a_signature_that_can_not_be_counted_on(
-    documents: Path, key: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_doubtful_earlier_signature(documents: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody knows which serial was before, so it has to be said."""
     (documents / "sgagent.sig").write_text("nonsense")
     assert sign(documents, key) == 2

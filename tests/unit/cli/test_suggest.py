@@ -235,9 +235,7 @@ def test_an_empty_log_suggests_nothing(run: Run, tmp_path: Path) -> None:
     assert "no session was seen, so nothing is suggested" in errors
 
 
-def test_many_logs_are_read_by_several_processes(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_read_logs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the same result as by one."""
     logs = [
         write(tmp_path / f"host-{one}.log", incoming(f"10.0.0.{one}", CLIENT, 443)) for one in (21, 22, 23)

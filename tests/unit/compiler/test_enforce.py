@@ -392,9 +392,7 @@ class TestMadeAnew:
         return host
 
     @pytest.mark.parametrize("sessions", Sessions)
-    def test_nothing_is_remembered_until_all_ranges_are_visible(
-        self, altered: Host, sessions: Sessions
-    ) -> None:
+    def test_nothing_is_kept_until_all_ranges_are_visible(self, altered: Host, sessions: Sessions) -> None:
         """A packet that a range still to come forbids may pass; its session must not."""
         found = altered.step(WIDE, sessions)
         assert found.plan.is_anew
@@ -540,7 +538,7 @@ class TestOlderTable:
         return host
 
     @pytest.mark.parametrize("first", (NARROW, WIDE), ids=("at once", "later"))
-    def test_an_agent_that_starts_clears_marks_of_later_generations(
+    def test_a_starting_agent_clears_marks_of_later_generations(
         self, host: Host, first: ResolvedPolicy
     ) -> None:
         """It does so before the second generation comes again; marks of the first are the table's own."""

@@ -93,9 +93,7 @@ def test_base_chains_with_rules_of_others_are_named() -> None:
     ),
     ids=str,
 )
-def test_a_rule_that_the_applier_does_not_repeat_is_of_others(
-    statement: Statement, *, is_of_others: bool
-) -> None:
+def test_a_rule_the_applier_does_not_repeat_is_of_others(statement: Statement, *, is_of_others: bool) -> None:
     """It sets the mark beyond our bits, or logs; one that a plan may hold stands for ours."""
     chains = (
         replace(one, rules=(*one.rules, Rule((statement,)))) if one.name == "prerouting" else one

@@ -281,9 +281,7 @@ class TestDefaults:
         ("group_type", "direction", "expected"),
         ((BASIC, IN, DROP), (BASIC, OUT, ACCEPT), (ADVANCED, IN, DROP), (ADVANCED, OUT, DROP)),
     )
-    def test_each_type_has_its_own(
-        self, group_type: GroupType, direction: Direction, expected: Policy
-    ) -> None:
+    def test_each_type_has_one(self, group_type: GroupType, direction: Direction, expected: Policy) -> None:
         """Ingress is dropped by both types, egress by the advanced one (§3.6); in both families."""
         policy = policy_of(group("sg-1", group_type=group_type))
         for far_end in ("8.8.8.8", "2001:db8::9"):

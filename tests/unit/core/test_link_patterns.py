@@ -83,9 +83,7 @@ def test_names(text: str, exclude: tuple[str, ...], name: str, matches: bool) ->
         ([hand("l*")], [link("l0", is_loopback=True)], {"l0": OPEN, "l1": "l*"}),
     ),
 )
-def test_what_judges_a_link(
-    hands: list[HandBinding], links: list[str | Link], judges: dict[str, str]
-) -> None:
+def test_who_judges_a_link(hands: list[HandBinding], links: list[str | Link], judges: dict[str, str]) -> None:
     """The agent knows the links that there are; of others, the kernel compares how their names begin."""
     policy = resolution(hands, *links).policy
     assert {name: judge(policy, name) for name in judges} == judges

@@ -393,9 +393,7 @@ class TestFamilies:
             (rule("r1", ACCEPT, TCP, "80", "pl-1", local="2001:db8::/64"), Family.IPV4, "mixed_families"),
         ),
     )
-    def test_a_prefix_list_of_the_other_family(
-        self, judged: SecurityGroupRule, family: Family, code: str
-    ) -> None:
+    def test_lists_of_the_other_family(self, judged: SecurityGroupRule, family: Family, code: str) -> None:
         """It must be of the family that protocol and near end have."""
         listed = PrefixList(prefix_list_id="pl-1", family=family)
         assert errors(resolution(snapshot(group("sg-1", judged), listed))) == [code]

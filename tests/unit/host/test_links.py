@@ -241,9 +241,7 @@ ELSEWHERE = attribute(37, struct.pack("=i", 1))
         ("vlan", (), None),
     ),
 )
-def test_a_link_names_the_one_that_it_stands_on(
-    kind: str, others: tuple[bytes, ...], lower: str | None
-) -> None:
+def test_a_link_names_the_one_it_stands_on(kind: str, others: tuple[bytes, ...], lower: str | None) -> None:
     """That may be in another namespace, where its number says nothing here; a veth names its other end."""
     found = read_facts([of_kind("x0", 3, kind, *others), link("eth0", 2)], []).links[1]
     assert (found.kind, found.lower) == (kind, lower)

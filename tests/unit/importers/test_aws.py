@@ -112,9 +112,7 @@ WRONG_BOUNDS: tuple[tuple[str, Answer, str, str, str | None], ...] = (
 
 
 @pytest.mark.parametrize(("protocol", "bounds", "code", "name", "value"), WRONG_BOUNDS)
-def test_ports_are_never_guessed(
-    protocol: str, bounds: Answer, code: str, name: str, value: str | None
-) -> None:
+def test_no_port_is_guessed(protocol: str, bounds: Answer, code: str, name: str, value: str | None) -> None:
     """Missing, reversed and impossible ports are errors with the resource, the field and its value."""
     inside = group({"IpProtocol": protocol, "IpRanges": [{"CidrIp": "0.0.0.0/0"}], **bounds})
     alone = rule_answer(IpProtocol=protocol, CidrIpv4="0.0.0.0/0", FromPort=None, ToPort=None)

@@ -148,9 +148,7 @@ def test_rules_that_are_resources_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "bounds", "code", "name", "value"), WRONG_BOUNDS)
-def test_ports_are_never_guessed(
-    protocol: str, bounds: Resource, code: str, name: str, value: str | None
-) -> None:
+def test_no_port_is_guessed(protocol: str, bounds: Resource, code: str, name: str, value: str | None) -> None:
     """As those of the API; the message names the address of the resource."""
     named = {"FromPort": "from_port", "ToPort": "to_port"}
     ports = {named[key]: number for key, number in bounds.items()}

@@ -128,9 +128,7 @@ SAME: tuple[tuple[tuple[bytes, ...], Statement], ...] = (
 
 
 @pytest.mark.parametrize(("expressions", "statement"), SAME)
-def test_programs_that_do_the_same_are_one_value(
-    expressions: tuple[bytes, ...], statement: Statement
-) -> None:
+def test_programs_that_do_the_same_are_equal(expressions: tuple[bytes, ...], statement: Statement) -> None:
     """Whatever version of nft wrote them: orders, masks, sizes of reads, ranges and sets."""
     assert decoded(*expressions, b.verdict(b.ACCEPT)) == (statement, Accept())
 

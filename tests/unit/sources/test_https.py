@@ -179,9 +179,7 @@ def test_an_older_document_is_asked_for_by_its_name(
     assert asks_by_name(source, server, written_at, sent_at)
 
 
-def test_the_same_content_under_another_name_is_not_read_again(
-    source: HttpsSource, server: TlsServer
-) -> None:
+def test_the_same_content_by_another_name_is_not_read_again(source: HttpsSource, server: TlsServer) -> None:
     """What was parsed stays parsed."""
     first = source.fetch()
     server.script = answering("200 OK", 'ETag: "other"', body=POLICY)
@@ -244,9 +242,7 @@ def test_the_host_is_asked_for_by_name(source: HttpsSource, server: TlsServer) -
     assert "prefer" not in request.headers
 
 
-def test_a_token_is_read_again_each_time(
-    source: HttpsSource, stage: Stage, server: TlsServer, tmp_path: Path
-) -> None:
+def test_tokens_are_read_anew(source: HttpsSource, stage: Stage, server: TlsServer, tmp_path: Path) -> None:
     """So whoever renews it need not tell the agent."""
     token = tmp_path / "token"
     source = source_for(replace(settings_for(stage, server.port), token_file=token))
@@ -365,9 +361,7 @@ def test_how_long_a_server_wants_to_be_left_alone(stage: Stage, server: TlsServe
         assert PollInterval(30, lambda: 0.0).after_failure(caught.value.put_off) == seconds
 
 
-def test_what_was_found_last_is_remembered_when_names_are_no_longer_found(
-    stage: Stage, server: TlsServer
-) -> None:
+def test_what_was_found_last_is_kept_when_names_are_not_found(stage: Stage, server: TlsServer) -> None:
     """A policy that cuts the host off its resolver does not cut it off its source (§7.4)."""
     answers: list[list[str]] = [["127.0.0.1"]]
 

@@ -87,9 +87,7 @@ FIREWALL = Rules().chain(
 
 @pytest.mark.parametrize("family", Family)
 @pytest.mark.parametrize(("number", "verdict"), ((22, ACCEPT), (80, DROP)))
-def test_an_own_firewall_drops_what_its_rules_do_not_accept(
-    family: Family, number: int, verdict: Policy
-) -> None:
+def test_an_own_firewall_drops_what_no_rule_accepts(family: Family, number: int, verdict: Policy) -> None:
     """By its policy, which stands in no rule."""
     assert FIREWALL.follow(way(number=number, family=family)) == [("inet filter input", verdict)]
 

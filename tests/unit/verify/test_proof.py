@@ -121,9 +121,7 @@ OBSERVED = replace(POLICY, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for 
 @pytest.mark.parametrize("most_lines", (0, 12))
 @pytest.mark.parametrize("policy", (POLICY, CLOSED, OBSERVED), ids=("open", "closed", "observed"))
 @pytest.mark.parametrize("state", (None, UNCACHED, KEPT), ids=("cached", "uncached", "kept"))
-def test_what_is_compiled_is_proved(
-    policy: ResolvedPolicy, most_lines: int, state: EnforcementState | None
-) -> None:
+def test_tables_are_proved(policy: ResolvedPolicy, most_lines: int, state: EnforcementState | None) -> None:
     """As lists and as look-ups, with and without remembered sessions."""
     proof = proof_of(compiled(policy, state, most_lines), policy)
     assert proof.outcome is Outcome.PROVED

@@ -383,9 +383,7 @@ def test_a_packet_of_an_allowed_session_is_decided_by_it(agent: Agent) -> None:
         TrackedSession(0, IN),
     ),
 )
-def test_a_session_that_was_not_allowed_by_this_policy_here_is_judged(
-    agent: Agent, session: TrackedSession
-) -> None:
+def test_a_session_not_allowed_by_this_policy_here_is_judged(agent: Agent, session: TrackedSession) -> None:
     """It is judged as it was opened: the answer of a forbidden session is not taken for a new one (§6.4)."""
     agent.session = session
     assert explained(agent, WEB) == (DecidedBy.RULE, Policy.ACCEPT)

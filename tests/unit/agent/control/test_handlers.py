@@ -420,9 +420,7 @@ def test_a_confirmation_that_the_disk_does_not_keep_confirms_nothing(
     assert (history(machine), leftovers(machine)) == ([version(A), version(B)], set())
 
 
-def test_a_confirmation_that_can_not_be_taken_back_stands(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_confirmation_not_taken_back_stands(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a fault of the disk the file system may be read-only; the next agent finds what this one says."""
     agent = Agent(machine)
     agent.apply(B, seconds=60)

@@ -236,9 +236,7 @@ def test_it_is_served_as_long_as_the_context(directory: Path, answer: Answering)
         (encode_question(HitsQuery(interface="eth7")), Refusal.WRONG_USE, "eth7"),
     ),
 )
-def test_what_can_not_be_answered_is_refused(
-    served: Path, line: bytes, reason: Refusal, message: str
-) -> None:
+def test_what_cannot_be_answered_is_refused(served: Path, line: bytes, reason: Refusal, message: str) -> None:
     """The client is told why, and the next one is served."""
     found = send(served, line)
     assert isinstance(found, Refusals)
@@ -442,7 +440,7 @@ def test_the_kernel_says_who_connected() -> None:
 
 
 @pytest.mark.parametrize("leave", (socket.socket.close, lambda one: one.shutdown(socket.SHUT_RDWR)))
-def test_who_has_gone_is_known_before_an_order_begins(
+def test_who_is_gone_is_known_before_an_order(
     directory: Path, leave: Callable[[socket.socket], None]
 ) -> None:
     """A client that only says that it sends no more still waits for its answer."""

@@ -218,9 +218,7 @@ def test_a_refused_order_hides_no_address_that_has_gone(machine: Machine, resolv
     assert not agent.run_once()
 
 
-def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
-    machine: Machine, resolver: FakeResolver
-) -> None:
+def test_a_clock_that_jumps_takes_no_address_from_commands(machine: Machine, resolver: FakeResolver) -> None:
     """They read what the agent keeps, and measure ages by the wall clock: so a jump has it written anew."""
     agent = agent_with_leaving_address(machine, resolver)
     machine.clock.set_back(-3600)
@@ -231,9 +229,7 @@ def test_a_clock_that_jumps_ahead_takes_no_address_from_commands(
     assert known.ipv4 == tuple((block.first, block.last) for block in blocks(A, B))
 
 
-def test_silence_changes_nothing_for_a_day_over_restarts_and_boots(
-    machine: Machine, resolver: FakeResolver
-) -> None:
+def test_silence_changes_nothing_for_a_day_over_restarts(machine: Machine, resolver: FakeResolver) -> None:
     """After it the name matches nothing, and a warning says so."""
     Agent(machine, resolver).settle()
     resolver.is_silent = True
@@ -277,9 +273,7 @@ def test_what_is_known_is_in_force_before_anything_is_asked(machine: Machine, re
     assert not boot.names.run_once(lambda: datetime.now(UTC))
 
 
-def test_a_wrong_clock_at_boot_revives_nothing_and_forgets_nothing(
-    machine: Machine, resolver: FakeResolver
-) -> None:
+def test_a_wrong_clock_at_boot_revives_and_forgets_nothing(machine: Machine, resolver: FakeResolver) -> None:
     """The latest time known counts, and while an agent runs the monotonic clock."""
     Agent(machine, resolver).settle()
     resolver.is_silent = True

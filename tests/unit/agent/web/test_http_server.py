@@ -300,9 +300,7 @@ class Failing(Collector):
         raise LookupError("lost")
 
 
-def test_a_fault_in_a_metric_is_logged_and_the_server_goes_on(
-    served: Served, registry: CollectorRegistry
-) -> None:
+def test_a_metric_fault_is_logged_and_ends_nothing(served: Served, registry: CollectorRegistry) -> None:
     """The connection is closed, and the log has the reason."""
     failing = Failing()
     registry.register(failing)

@@ -136,9 +136,7 @@ def test_without_definitions_there_is_nothing_to_look_at(tmp_path: Path, listeni
     )
 
 
-def test_definitions_that_cannot_be_read_are_no_fault_of_the_page(
-    reader: Reader, listening: Listening
-) -> None:
+def test_unreadable_definitions_are_no_fault_of_the_page(reader: Reader, listening: Listening) -> None:
     """The log has the reason, and the page still works."""
     reader.enforce(ResolvedPolicy(), (DocumentFile("a.yaml", b"nonsense"),), version="v2")
     told = inspection_of(reader, listening).result()

@@ -165,9 +165,7 @@ def test_wrong_keys_are_refused_and_never_shown(server: EcsServer, key_file: Pat
         ("[other]\naccess_key_id = a\naccess_key_secret = my-secret\n", 0o600, "no access key"),
     ),
 )
-def test_files_that_hold_no_key(
-    server: EcsServer, key_file: Path, content: str, mode: int, reason: str
-) -> None:
+def test_files_without_a_key(server: EcsServer, key_file: Path, content: str, mode: int, reason: str) -> None:
     """What is wrong is told without what is in the file."""
     key_file.write_text(content)
     key_file.chmod(mode)
@@ -302,9 +300,7 @@ def by_name(server: EcsServer, key_file: Path, authority: Authority | None) -> A
     )
 
 
-def test_the_api_is_found_again_without_a_resolver(
-    secure: EcsServer, key_file: Path, authority: Authority
-) -> None:
+def test_the_api_is_found_without_a_resolver(secure: EcsServer, key_file: Path, authority: Authority) -> None:
     """A policy may cut the host off it; the way to the API stays open, and so it must be found (§7.4)."""
     settings = by_name(secure, key_file, authority)
     answers = [["127.0.0.1"]]
@@ -331,9 +327,7 @@ def test_certificates_are_verified(secure: EcsServer, key_file: Path) -> None:
     )
 
 
-def test_an_answer_that_trickles_has_its_time(
-    secure: EcsServer, key_file: Path, authority: Authority
-) -> None:
+def test_a_trickling_answer_has_its_time(secure: EcsServer, key_file: Path, authority: Authority) -> None:
     """Each byte in time does not make the whole in time."""
     is_over = threading.Event()
 
@@ -525,9 +519,7 @@ def test_the_sdk_is_kept_quiet(server: EcsServer, key_file: Path, capfd: pytest.
     ),
     ids=lambda refusal: str(refusal.code),
 )
-def test_the_fake_refuses_as_the_real_client_does(
-    server: EcsServer, key_file: Path, refusal: RefusalError
-) -> None:
+def test_the_fake_refuses_as_the_client(server: EcsServer, key_file: Path, refusal: RefusalError) -> None:
     """The same kind of error, in the same words; and the same answer."""
     told = []
     apis: list[Api] = [api_for(settings_for(server, key_file))[0], FakeApi(server.cloud)]

@@ -194,9 +194,7 @@ def test_a_store_that_answers_each_just_in_time(connect: Connect) -> None:
 @pytest.mark.parametrize(
     ("status", "expected"), (("11", CompactedError), ("7", CallRefusedError), (None, ConnectionLostError))
 )
-def test_a_refusal_leaves_nothing_behind(
-    connect: Connect, status: str | None, expected: type[Exception]
-) -> None:
+def test_a_refusal_leaves_nothing(connect: Connect, status: str | None, expected: type[Exception]) -> None:
     """Nor does an answer that can't be read; the connection goes on."""
     asked: list[set[int]] = []
     broken_off: list[set[int]] = []
