@@ -142,6 +142,14 @@ def agent(machine: Machine) -> Agent:
     return Agent(machine)
 
 
+@pytest.fixture
+def holding(machine: Machine, agent: Agent) -> Agent:
+    """Return the agent while a change waits that would cut the login."""
+    machine.source.write(WITHOUT_SSH)
+    agent.ports()
+    return agent
+
+
 def test_a_change_that_cuts_a_login_waits(machine: Machine, agent: Agent) -> None:
     """What was in force still is; the log and the terminals have the login, the rule and the way out."""
     machine.source.write(WITHOUT_SSH)
@@ -157,29 +165,25 @@ def test_a_change_that_cuts_a_login_waits(machine: Machine, agent: Agent) -> Non
     assert len(agent.told) == 1
 
 
-def test_it_is_enforced_when_its_time_is_up(machine: Machine, agent: Agent) -> None:
+def test_it_is_enforced_when_its_time_is_up(machine: Machine, holding: Agent) -> None:
     """Not a moment before, and for good."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.clock.pass_seconds(SECONDS - 1)
-    assert agent.ports() == {22}
+    assert holding.ports() == {22}
     machine.clock.pass_seconds(1)
-    assert agent.ports() == {80}
-    assert agent.waiting() is None
-    assert agent.ports() == {80}
+    assert holding.ports() == {80}
+    assert holding.waiting() is None
+    assert holding.ports() == {80}
     assert Agent(machine).ports() == {80}
 
 
-def test_apply_enforces_it_at_once(machine: Machine, agent: Agent) -> None:
+def test_apply_enforces_it_at_once(machine: Machine, holding: Agent) -> None:
     """The source is followed as before."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
-    agent.apply_held()
-    assert agent.ports() == {80}
-    assert agent.waiting() is None
-    assert agent.commands.manual_override().held is None
+    holding.apply_held()
+    assert holding.ports() == {80}
+    assert holding.waiting() is None
+    assert holding.commands.manual_override().held is None
     machine.source.write(WITH_WEB_TOO)
-    assert agent.ports() == {22, 80}
+    assert holding.ports() == {22, 80}
 
 
 @pytest.mark.parametrize(
@@ -214,57 +218,48 @@ def test_a_login_over_ipv6_counts_as_well(machine: Machine) -> None:
     assert agent.waiting() == SECONDS
 
 
-def test_the_end_of_the_login_does_not_end_the_wait(machine: Machine, agent: Agent) -> None:
+def test_the_end_of_the_login_does_not_end_the_wait(machine: Machine, holding: Agent) -> None:
     """Who was in would not get in again."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.logins = ()
-    assert agent.ports() == {22}
-    assert agent.waiting() == SECONDS
+    assert holding.ports() == {22}
+    assert holding.waiting() == SECONDS
 
 
-def test_a_change_that_is_taken_back_is_forgotten(machine: Machine, agent: Agent) -> None:
+def test_a_change_that_is_taken_back_is_forgotten(machine: Machine, holding: Agent) -> None:
     """Made again later, it waits for its whole time."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.clock.pass_seconds(SECONDS / 2)
     machine.source.write(WITH_SSH)
-    assert agent.ports() == {22}
-    assert agent.waiting() is None
+    assert holding.ports() == {22}
+    assert holding.waiting() is None
     assert not (machine.state.directory / "held-change.json").exists()
     machine.source.write(WITHOUT_SSH)
-    agent.ports()
-    assert agent.waiting() == SECONDS
+    holding.ports()
+    assert holding.waiting() == SECONDS
 
 
-def test_a_further_change_takes_its_place(machine: Machine, agent: Agent) -> None:
+def test_a_further_change_takes_its_place(machine: Machine, holding: Agent) -> None:
     """One that cuts waits for its own time; one that does not is enforced at once."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.clock.pass_seconds(SECONDS / 2)
     machine.source.write(OTHER_WITHOUT)
-    assert agent.ports() == {22}
-    assert agent.waiting() == SECONDS
-    assert len(agent.told) == 2
+    assert holding.ports() == {22}
+    assert holding.waiting() == SECONDS
+    assert len(holding.told) == 2
     machine.source.write(WITH_WEB_TOO)
-    assert agent.ports() == {22, 80}
-    assert agent.waiting() is None
+    assert holding.ports() == {22, 80}
+    assert holding.waiting() is None
 
 
-def test_a_version_with_errors_changes_nothing(machine: Machine, agent: Agent) -> None:
+def test_a_version_with_errors_changes_nothing(machine: Machine, holding: Agent) -> None:
     """It is refused as ever, and the one that waits is no candidate meanwhile."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.source.write("version: 1\ntypo: 7\n")
-    assert agent.ports() == {22}
-    assert agent.last is not None
-    assert agent.last.is_refused
+    assert holding.ports() == {22}
+    assert holding.last is not None
+    assert holding.last.is_refused
 
 
-def test_a_restart_neither_enforces_nor_forgets_it(machine: Machine, agent: Agent) -> None:
+@pytest.mark.usefixtures("holding")
+def test_a_restart_neither_enforces_nor_forgets_it(machine: Machine) -> None:
     """Its time goes on, also where the login has ended meanwhile."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.clock.pass_seconds(SECONDS / 2)
     again = Agent(machine)
     assert again.ports() == {22}
@@ -274,11 +269,9 @@ def test_a_restart_neither_enforces_nor_forgets_it(machine: Machine, agent: Agen
     assert again.ports() == {80}
 
 
-def test_a_reboot_neither_enforces_nor_forgets_it(machine: Machine, agent: Agent) -> None:
-    """The boot unit enforces what was in force, and the next agent waits for the whole time again."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
-    in_force = agent.last.version if agent.last else None
+def test_a_reboot_neither_enforces_nor_forgets_it(machine: Machine, holding: Agent) -> None:
+    """The boot unit enforces what was in force, and the next holding waits for the whole time again."""
+    in_force = holding.last.version if holding.last else None
     machine.logins = ()
     state = LastGood(machine.state.directory)
     booted = enforce_last_good(Settings(), machine.host, FakeDataplane(), state, machine.clock)
@@ -291,10 +284,9 @@ def test_a_reboot_neither_enforces_nor_forgets_it(machine: Machine, agent: Agent
     assert again.ports() == {80}
 
 
-def test_a_source_that_is_away_forgets_nothing(machine: Machine, agent: Agent) -> None:
+@pytest.mark.usefixtures("holding")
+def test_a_source_that_is_away_forgets_nothing(machine: Machine) -> None:
     """When it is back, the change still waits."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
     machine.source.remove()
     again = Agent(machine)
     assert again.ports() == {22}
@@ -337,26 +329,22 @@ def test_where_the_host_would_be_closed_nothing_waits(machine: Machine, is_close
     assert Agent(machine, configuration=configuration).ports() == {80}
 
 
-def test_a_trial_of_it_that_nobody_confirms_has_it_wait_again(machine: Machine, agent: Agent) -> None:
+def test_a_trial_of_it_that_nobody_confirms_has_it_wait_again(machine: Machine, holding: Agent) -> None:
     """For the whole time, although the trial has cut the login."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
-    agent.apply_held(60.0)
-    assert agent.ports() == {80}
+    holding.apply_held(60.0)
+    assert holding.ports() == {80}
     machine.clock.pass_seconds(60)
-    agent.commands.expire(agent.step)
-    assert agent.ports() == {22}
-    assert agent.waiting() == SECONDS
+    holding.commands.expire(holding.step)
+    assert holding.ports() == {22}
+    assert holding.waiting() == SECONDS
 
 
-def test_a_trial_of_it_can_be_confirmed(machine: Machine, agent: Agent) -> None:
+def test_a_trial_of_it_can_be_confirmed(holding: Agent) -> None:
     """Then it is in force, and nothing waits."""
-    machine.source.write(WITHOUT_SSH)
-    agent.ports()
-    agent.apply_held(60.0)
-    agent.commands.confirm(agent.step)
-    assert agent.ports() == {80}
-    assert agent.waiting() is None
+    holding.apply_held(60.0)
+    holding.commands.confirm(holding.step)
+    assert holding.ports() == {80}
+    assert holding.waiting() is None
 
 
 def test_what_does_not_wait_can_not_be_applied(machine: Machine, agent: Agent) -> None:

@@ -14,9 +14,15 @@ CONFIGURATION = "[state]\ndirectory = '/'\n[[interface]]\nname = 'eth0'\nsecurit
 ANSWER = b'{"version":1,"answer":{"snapshot_version":null,"interfaces":[]}}'
 
 
+def printed_by(code: str) -> str:
+    """Run Python code in a new process, and return its output."""
+    ours = [sys.executable, "-c", code]
+    return subprocess.run(ours, capture_output=True, text=True, check=True).stdout  # noqa: S603 - nothing of anybody else
+
+
 def imported_with(commands: Iterable[str], modules: set[str], then: str = "") -> str:
     """Return each command after which one of the modules is imported, as a new process finds out."""
-    code = (
+    return printed_by(
         "import sys, sgagent.cli.main as main\n"
         f"for command in {tuple(commands)}:\n"
         "    main.find_command(command)\n"
@@ -24,9 +30,6 @@ def imported_with(commands: Iterable[str], modules: set[str], then: str = "") ->
         f"{then}\n"
         f"if sys.modules.keys() & {modules}: print('in the end')\n"
     )
-    ours = [sys.executable, "-c", code]
-    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
-    return done.stdout
 
 
 def test_who_checks_no_signature_does_not_import_the_cryptography_library() -> None:
@@ -49,15 +52,18 @@ def test_commands_that_ask_the_agent_do_not_import_pydantic() -> None:
     assert imported_with(commands, {"pydantic", "pydantic_core"}, then) == ""
 
 
-def test_status_does_not_import_what_computes_it() -> None:
-    """The agent takes steps; who asks about them only names their results."""
-    modules = {"sgagent.agent.step", "sgagent.agent.status", "sgagent.core.resolve", "sgagent.sources"}
-    assert imported_with(("status",), modules) == ""
-
-
-def test_check_asks_no_agent_before_it_has_to() -> None:
-    """What the agent's answers are takes a quarter of the time for ten rules."""
-    assert imported_with(("check",), {"sgagent.agent.control", "sgagent.agent.status"}) == ""
+@pytest.mark.parametrize(
+    ("command", "modules"),
+    (
+        ("status", ("agent.step", "agent.status", "core.resolve", "sources")),
+        ("check", ("agent.control", "agent.status")),
+        ("explain", ("analysis.compare", "nft.ruleset")),
+        ("keygen", ("documents", "settings")),
+    ),
+)
+def test_a_command_imports_only_what_it_needs(command: str, modules: tuple[str, ...]) -> None:
+    """Not what computes a status, answers as the agent, compares policies, or reads documents."""
+    assert imported_with((command,), {f"sgagent.{name}" for name in modules}) == ""
 
 
 def test_who_names_no_name_does_not_import_the_resolver(tmp_path: Path) -> None:
@@ -68,33 +74,16 @@ def test_who_names_no_name_does_not_import_the_resolver(tmp_path: Path) -> None:
     assert "in the end" not in imported_with((), {"sgagent.agent.names.name_table"}, then)
 
 
-def test_a_verdict_is_explained_without_what_compares_policies() -> None:
-    """Nor with what compiles them."""
-    assert imported_with(("explain",), {"sgagent.analysis.compare", "sgagent.nft.ruleset"}) == ""
-
-
 def test_no_source_is_read_to_read_documents() -> None:
     """Docstrings of fields are for ``sgagent schema``."""
     code = "import linecache, sgagent.documents.native; print(list(linecache.cache))"
-    ours = [sys.executable, "-c", code]
-    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
-    assert done.stdout == "[]\n"
-
-
-def test_the_making_of_a_key_imports_no_documents() -> None:
-    """It would take more than twice as long."""
-    assert imported_with(("keygen",), {"sgagent.documents", "sgagent.settings"}) == ""
+    assert printed_by(code) == "[]\n"
 
 
 def test_who_reads_a_configuration_does_not_import_the_compiler() -> None:
     """Nor the forms of nftables: each command reads one."""
-    code = (
-        "import sys, sgagent.settings;"
-        " print({'sgagent.compiler', 'sgagent.nft.ruleset'} & sys.modules.keys())"
-    )
-    ours = [sys.executable, "-c", code]
-    done = subprocess.run(ours, capture_output=True, text=True, check=True)  # noqa: S603 - nothing of anybody else
-    assert done.stdout == "set()\n"
+    unused = "{'sgagent.compiler', 'sgagent.nft.ruleset'}"
+    assert printed_by(f"import sys, sgagent.settings; print({unused} & sys.modules.keys())") == "set()\n"
 
 
 @pytest.mark.parametrize(

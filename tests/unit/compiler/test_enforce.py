@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -120,36 +120,33 @@ class TestSecond:
         assert not found.plan
         assert found.clearance is None
 
-    def test_something_is_added(self) -> None:
-        """The generation stays: no session needs a second judgement."""
+    @pytest.mark.parametrize(
+        ("before", "after", "sessions", "generation"),
+        (
+            (NARROW, WIDE, Sessions.REJUDGE, 1),
+            (WIDE, NARROW, Sessions.REJUDGE, 2),
+            (WIDE, NARROW, Sessions.KEEP, 1),
+        ),
+        ids=("something is added", "something is taken away", "sessions are kept"),
+    )
+    def test_a_change(
+        self, before: ResolvedPolicy, after: ResolvedPolicy, sessions: Sessions, generation: int
+    ) -> None:
+        """Only what is taken away has sessions judged again, unless they are kept (§6.3)."""
         host = Host()
-        host.step(NARROW)
-        assert host.step(WIDE).plan
-        assert host.generation == 1
-
-    def test_something_is_taken_away(self) -> None:
-        """The generation goes on in the same transaction; no mark needs to be cleared."""
-        host = Host()
-        host.step(WIDE)
-        assert host.step(NARROW).clearance is None
-        assert host.generation == 2
-
-    def test_sessions_are_kept(self) -> None:
-        """With ``sessions = "keep"`` accepted sessions live on until they end (§6.3)."""
-        host = Host()
-        host.step(WIDE)
-        host.step(NARROW, Sessions.KEEP)
-        assert host.generation == 1
+        host.step(before)
+        found = host.step(after, sessions)
+        assert (bool(found.plan), found.clearance, host.generation) == (True, None, generation)
 
     def test_observing_ends(self) -> None:
         """What was only observed was remembered as allowed: it is judged again in any case (§9.1)."""
-        observed = replace(
-            NARROW, interfaces=tuple(replace(one, mode=Mode.OBSERVE) for one in NARROW.interfaces)
-        )
+        observed = resolution(snapshot(group("sg-1", WEB)), mode=Mode.OBSERVE).policy
         for sessions in Sessions:
             host = Host()
             host.step(observed)
             host.step(NARROW, sessions)
+            assert host.generation == 2
+            host.step(observed, sessions)
             assert host.generation == 2
 
     def test_a_new_interface(self) -> None:
@@ -170,16 +167,6 @@ class TestSecond:
         host.step(NARROW)
         assert host.state == EnforcementState(generation=1, slots=(None, "eth0", None))
 
-    def test_leaving_observe(self) -> None:
-        """Every session is judged again (§9.1)."""
-        observed = resolution(snapshot(group("sg-1", WEB)), mode=Mode.OBSERVE).policy
-        host = Host()
-        host.step(observed)
-        host.step(NARROW)
-        assert host.generation == 2
-        host.step(observed)
-        assert host.generation == 2
-
 
 class TestRestart:
     """The table stands, and the agent knows nothing of it."""
@@ -194,13 +181,14 @@ class TestRestart:
         assert not found.plan
         assert host.generation == 2
 
-    def test_another_policy(self) -> None:
-        """What was enforced is not known, so anything may have been taken away."""
+    @pytest.mark.parametrize(("sessions", "generation"), ((Sessions.REJUDGE, 2), (Sessions.KEEP, 1)))
+    def test_another_policy(self, sessions: Sessions, generation: int) -> None:
+        """What was enforced is not known, so anything may have been taken away, unless sessions are kept."""
         host = Host()
-        host.step(NARROW)
-        host.restart()
         host.step(WIDE)
-        assert host.generation == 2
+        host.restart()
+        host.step(NARROW, sessions)
+        assert host.generation == generation
 
     @pytest.mark.parametrize(("told", "generation"), ((Policy.DROP, 1), (Policy.ACCEPT, 2)))
     def test_another_flow_log(self, told: Policy, generation: int) -> None:
@@ -235,14 +223,6 @@ class TestRestart:
         host.table = replace(host.table, chains=chains)
         host.step(NARROW)
         assert host.generation == 2
-
-    def test_another_policy_and_sessions_are_kept(self) -> None:
-        """With ``sessions = "keep"`` a restart judges nothing again either."""
-        host = Host()
-        host.step(WIDE)
-        host.restart()
-        host.step(NARROW, Sessions.KEEP)
-        assert host.generation == 1
 
     def test_sessions_are_kept_no_longer(self) -> None:
         """Sessions that were kept are judged again by the policy in force, once."""
@@ -305,50 +285,87 @@ class TestDrift:
         assert host.generation == 1
 
 
-class TestUnreadable:
-    """The table keeps no state that can be read."""
+def unreadable() -> Host:
+    """Return a host whose table has lost its state."""
+    host = Host()
+    host.step(WIDE)
+    assert host.table is not None
+    state = replace(host.table.chain_by_name[names.STATE_CHAIN], comment="?")
+    chains = tuple(state if one.name == state.name else one for one in host.table.chains)
+    host.table = replace(host.table, chains=chains)
+    return host
 
-    def unreadable(self) -> Host:
-        """Return a host whose table has lost its state."""
-        host = Host()
-        host.step(WIDE)
-        assert host.table is not None
-        host.table = replace(
-            host.table,
-            chains=tuple(
-                replace(one, comment="?") if one.name == names.STATE_CHAIN else one
-                for one in host.table.chains
-            ),
-        )
-        return host
 
-    def test_first_nothing_is_believed(self) -> None:
-        """Sessions are judged uncached, so that nobody sets a mark while the old ones are cleared."""
-        host = self.unreadable()
-        found = host.step(WIDE)
-        assert found.is_interim
-        assert found.clearance is None
+def without(is_lost: Callable[[Chain], bool], *, is_foreign: bool = True) -> Host:
+    """Return a host on which another process has altered a chain until it is none of ours, or removed it."""
+    host = Host()
+    host.step(WIDE)
+    assert host.table is not None
+    gone = next(one for one in host.table.chains if is_lost(one))
+    host.table = replace(host.table, chains=tuple(one for one in host.table.chains if one != gone))
+    host.foreign = (f"chain {gone.name}",) if is_foreign else ()
+    return host
+
+
+def unlisted() -> Host:
+    """Return a host whose table can't be listed."""
+    host = Host()
+    host.step(WIDE)
+    host.table, host.foreign = None, ("table sgagent",)
+    return host
+
+
+def is_state(chain: Chain) -> bool:
+    """Return whether a chain is the one whose comment keeps the state."""
+    return chain.name == names.STATE_CHAIN
+
+
+class TestInterim:
+    """The table keeps no state that can be read, or is made anew, with new ranges that are visible late."""
+
+    @pytest.fixture(
+        params=(
+            (unreadable, False),
+            (lambda: without(is_state, is_foreign=False), False),
+            (lambda: without(lambda one: one.hook is None and not is_state(one)), True),
+            (unlisted, True),
+        ),
+        ids=(
+            "state that can't be read",
+            "no state",
+            "chain that can't be read",
+            "table that can't be listed",
+        ),
+    )
+    def altered(self, request: pytest.FixtureRequest) -> tuple[Host, bool]:
+        """Return a host with such a table, and whether one transaction makes it anew."""
+        make, is_anew = request.param
+        return make(), is_anew
+
+    @pytest.mark.parametrize("sessions", Sessions)
+    def test_first_nothing_is_remembered(self, altered: tuple[Host, bool], sessions: Sessions) -> None:
+        """Nobody sets a mark while the old ones are cleared, or while a range may let too much pass."""
+        host, is_anew = altered
+        found = host.step(WIDE, sessions)
+        assert (found.plan.is_anew, found.is_interim, found.clearance) == (is_anew, True, None)
         assert host.state == UNCACHED
 
-    def test_then_marks_are_cleared(self) -> None:
-        """The next step clears all our bits and begins with the first generation."""
-        host = self.unreadable()
+    def test_then_marks_are_cleared(self, altered: tuple[Host, bool]) -> None:
+        """The next step clears all our bits and begins with the first generation, in a table that stands."""
+        host, _ = altered
         host.step(WIDE)
         found = host.step(WIDE)
-        assert not found.is_interim
+        assert (found.plan.is_anew, found.is_interim) == (False, False)
         assert found.clearance == MarkClearance(mask=LAYOUT.mask)
         assert host.generation == 1
         assert not host.step(WIDE).plan
 
-    def test_the_chain_is_missing(self) -> None:
-        """As if its comment could not be read."""
-        host = Host()
-        host.step(WIDE)
-        assert host.table is not None
-        host.table = replace(
-            host.table, chains=tuple(one for one in host.table.chains if one.name != names.STATE_CHAIN)
-        )
-        assert host.step(WIDE).is_interim
+    def test_few_bits(self, altered: tuple[Host, bool]) -> None:
+        """Where nothing can be remembered there is nothing to wait for."""
+        host, _ = altered
+        host.layout = FEW_BITS
+        assert not host.step(WIDE).is_interim
+        assert not host.step(WIDE).plan
 
     def test_another_mask(self) -> None:
         """A state that speaks of other bits says nothing of these."""
@@ -361,60 +378,10 @@ class TestUnreadable:
 
     def test_an_agent_that_dies_between(self) -> None:
         """The interim table says so itself: whoever comes next clears the marks."""
-        host = self.unreadable()
+        host = unreadable()
         host.step(WIDE)
         host.restart()
         assert host.step(NARROW).clearance == MarkClearance(mask=LAYOUT.mask)
-
-    def test_few_bits(self) -> None:
-        """Where nothing can be remembered there is nothing to wait for."""
-        host = self.unreadable()
-        host.layout = FEW_BITS
-        assert not host.step(WIDE).is_interim
-        assert not host.step(WIDE).plan
-
-
-class TestMadeAnew:
-    """One transaction makes the table anew, and its new ranges are visible late in it."""
-
-    @pytest.fixture(params=("a chain that can't be read", "a table that can't be listed"))
-    def altered(self, request: pytest.FixtureRequest) -> Host:
-        """Return a host on which another process has altered the table."""
-        host = Host()
-        host.step(WIDE)
-        assert host.table is not None
-        if request.param == "a table that can't be listed":
-            host.table, host.foreign = None, ("table sgagent",)
-            return host
-        gone = next(one for one in host.table.chains if one.hook is None and one.name != names.STATE_CHAIN)
-        host.table = replace(host.table, chains=tuple(one for one in host.table.chains if one != gone))
-        host.foreign = (f"chain {gone.name}",)
-        return host
-
-    @pytest.mark.parametrize("sessions", Sessions)
-    def test_nothing_is_kept_until_all_ranges_are_visible(self, altered: Host, sessions: Sessions) -> None:
-        """A packet that a range still to come forbids may pass; its session must not."""
-        found = altered.step(WIDE, sessions)
-        assert found.plan.is_anew
-        assert found.is_interim
-        assert found.clearance is None
-        assert altered.state == UNCACHED
-
-    def test_then_marks_are_cleared(self, altered: Host) -> None:
-        """The next step begins with the first generation, in a table that stands."""
-        altered.step(WIDE)
-        found = altered.step(WIDE)
-        assert not found.plan.is_anew
-        assert not found.is_interim
-        assert found.clearance == MarkClearance(mask=LAYOUT.mask)
-        assert altered.generation == 1
-        assert not altered.step(WIDE).plan
-
-    def test_few_bits(self, altered: Host) -> None:
-        """Where nothing can be remembered there is nothing to wait for."""
-        altered.layout = FEW_BITS
-        assert not altered.step(WIDE).is_interim
-        assert not altered.step(WIDE).plan
 
 
 class TestWrap:

@@ -119,15 +119,6 @@ class TestByMac:
         found = bound([interface("eni-1", mac=MAC_1)], [link("eth0", mac=MAC_1, port_of=("vrf0", "vrf"))])
         assert pairs(found) == [("eth0", "eni-1")]
 
-    def test_two_network_interfaces_of_one_mac(self) -> None:
-        """Nobody can tell whose groups hold: an error."""
-        found = bound(
-            [interface("eni-1", ["sg-1"], mac=MAC_1), interface("eni-2", ["sg-2"], mac=MAC_1)],
-            [link("eth0", mac=MAC_1)],
-        )
-        assert codes(found) == ["ambiguous_link"]
-        assert found.problems[0].severity is Severity.ERROR
-
 
 class TestByAddress:
     """Network interfaces that name no MAC."""
@@ -233,31 +224,43 @@ class TestByHand:
 class TestAmbiguity:
     """What may mean several links, or several network interfaces, is told and never guessed."""
 
-    def test_two_network_interfaces_by_address_on_one_link(self) -> None:
-        """The second is an error, as the link can be judged by one only."""
-        found = bound(
-            [interface("eni-1", ["sg-1"], ["10.0.0.2"]), interface("eni-2", ["sg-2"], ["10.0.0.3"])],
-            [link("eth0", "10.0.0.2", "10.0.0.3")],
-        )
-        assert codes(found) == ["ambiguous_link"]
-
-    def test_one_network_interface_by_address_on_two_links(self) -> None:
-        """Binding one would leave the other open."""
-        found = bound(
-            [interface("eni-1", ["sg-1"], ["10.0.0.2", "10.0.0.3"])],
-            [link("eth0", "10.0.0.2"), link("eth1", "10.0.0.3")],
-        )
-        assert codes(found) == ["ambiguous_link"]
-        assert not found.bindings
-
-    def test_links_of_one_mac_that_nothing_tells_apart(self) -> None:
-        """Neither carries the address, and both are alike (§9.4)."""
-        found = bound(
-            [interface("eni-1", ["sg-1"], ["10.0.0.2"], mac=MAC_1)],
-            [link("eth0", mac=MAC_1), link("eth1", mac=MAC_1)],
-        )
+    @pytest.mark.parametrize(
+        ("addresses", "mac", "links"),
+        (
+            (["10.0.0.2", "10.0.0.3"], None, [link("eth0", "10.0.0.2"), link("eth1", "10.0.0.3")]),
+            (["10.0.0.2"], MAC_1, [link("eth0", mac=MAC_1), link("eth1", mac=MAC_1)]),
+            (["10.0.0.2"], None, [link("ens5", "10.0.0.2"), link("dummy0", "10.0.0.2")]),
+            (["10.0.0.2"], None, [link("ens5", "10.0.0.2"), link("wlan0", "10.0.0.2")]),
+        ),
+        ids=("an address on each", "the MAC on both", "the address on both", "on both, of any name"),
+    )
+    def test_one_network_interface_on_two_links(
+        self, addresses: list[str], mac: str | None, links: list[Link]
+    ) -> None:
+        """Binding one would leave the other open; none is taken for the right one by its name (§9.4)."""
+        found = bound([interface("eni-1", ["sg-1"], addresses, mac=mac)], links)
         assert codes(found) == ["ambiguous_link"]
         assert not found.bindings
+
+    @pytest.mark.parametrize(
+        ("first", "second", "on"),
+        (
+            (interface("eni-1", mac=MAC_1), interface("eni-2", mac=MAC_1), link("eth0", mac=MAC_1)),
+            (
+                interface("eni-1", addresses=["10.0.0.2"]),
+                interface("eni-2", addresses=["10.0.0.3"]),
+                link("eth0", "10.0.0.2", "10.0.0.3"),
+            ),
+        ),
+        ids=("by MAC", "by address"),
+    )
+    def test_two_network_interfaces_on_one_link(
+        self, first: NetworkInterface, second: NetworkInterface, on: Link
+    ) -> None:
+        """Nobody can tell whose groups hold: an error, as the link can be judged by one only."""
+        found = bound([first, second], [on])
+        assert codes(found) == ["ambiguous_link"]
+        assert found.problems[0].severity is Severity.ERROR
 
     def test_an_address_that_occurs_in_another_vpc_too(self) -> None:
         """A link that is bound by MAC is settled, whoever else has its address."""
@@ -270,16 +273,6 @@ class TestAmbiguity:
         )
         assert codes(found) == []
         assert pairs(found) == [("eth0", "eni-1")]
-
-    def test_an_address_that_several_links_carry(self) -> None:
-        """None of them is taken for the right one by its name (§9.4)."""
-        for other in ("dummy0", "wlan0"):
-            found = bound(
-                [interface("eni-1", ["sg-1"], ["10.0.0.2"])],
-                [link("ens5", "10.0.0.2"), link(other, "10.0.0.2")],
-            )
-            assert codes(found) == ["ambiguous_link"]
-            assert not found.bindings
 
     def test_an_address_of_a_link_that_is_bound_by_hand_too(self) -> None:
         """That link is settled, and the other one is found, whichever name comes first."""

@@ -510,35 +510,27 @@ class TestAlwaysAllowed:
     """What a host needs to have an address at all (§7.1)."""
 
     @pytest.mark.parametrize(
-        ("direction", "source_port", "port", "expected"),
+        ("direction", "server", "protocol", "ports", "expected"),
         (
-            (IN, 67, 68, ACCEPT),
-            (OUT, 68, 67, ACCEPT),
-            (IN, 68, 67, DROP),
-            (OUT, 67, 68, DROP),
-            (IN, 67, 67, DROP),
+            (IN, "10.0.0.3", UDP, (67, 68), ACCEPT),
+            (OUT, "10.0.0.3", UDP, (68, 67), ACCEPT),
+            (IN, "10.0.0.3", UDP, (68, 67), DROP),
+            (OUT, "10.0.0.3", UDP, (67, 68), DROP),
+            (IN, "10.0.0.3", UDP, (67, 67), DROP),
+            (IN, "10.0.0.3", UDP, (547, 546), DROP),
+            (IN, "10.0.0.3", TCP, (67, 68), DROP),
+            (IN, "fe80::3", UDP, (547, 546), ACCEPT),
+            (OUT, "fe80::3", UDP, (546, 547), ACCEPT),
+            (IN, "fe80::3", UDP, (546, 547), DROP),
+            (IN, "fe80::3", UDP, (67, 68), DROP),
         ),
     )
-    def test_dhcp(self, direction: Direction, source_port: int, port: int, expected: Policy) -> None:
-        """The host is a client: its requests leave and the answers come; it is not a server."""
-        assert (
-            verdict(advanced(), packet(direction, "10.0.0.3", UDP, port, source_port=source_port)) is expected
-        )
-
-    @pytest.mark.parametrize(
-        ("direction", "source_port", "port", "expected"),
-        ((IN, 547, 546, ACCEPT), (OUT, 546, 547, ACCEPT), (IN, 546, 547, DROP), (IN, 67, 68, DROP)),
-    )
-    def test_dhcpv6(self, direction: Direction, source_port: int, port: int, expected: Policy) -> None:
-        """As for IPv4, with its own ports."""
-        assert (
-            verdict(advanced(), packet(direction, "fe80::3", UDP, port, source_port=source_port)) is expected
-        )
-
-    def test_dhcp_is_udp(self) -> None:
-        """TCP between the same ports is nothing special, nor are IPv6's ports over IPv4."""
-        assert verdict(advanced(), packet(IN, "10.0.0.3", TCP, 68, source_port=67)) is DROP
-        assert verdict(advanced(), packet(IN, "10.0.0.3", UDP, 546, source_port=547)) is DROP
+    def test_dhcp(
+        self, direction: Direction, server: str, protocol: Protocol, ports: tuple[int, int], expected: Policy
+    ) -> None:
+        """Requests leave and answers come, over UDP, by each family's ports; the host is not a server."""
+        judged = packet(direction, server, protocol, ports[1], source_port=ports[0])
+        assert verdict(advanced(), judged) is expected
 
     @pytest.mark.parametrize(
         ("icmp_type", "hop_limit", "expected"),

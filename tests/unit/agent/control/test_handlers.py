@@ -485,14 +485,17 @@ def test_modes_switch_at_once_and_outlive_the_agent(machine: Machine) -> None:
     assert not Agent(machine).commands.manual_override().overrides
 
 
-def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine) -> None:
-    """In the agent and on disk."""
+@pytest.mark.parametrize("seconds", (None, 60.0))
+def test_modes_that_the_kernel_refuses_are_what_they_were(machine: Machine, seconds: float | None) -> None:
+    """In the agent and on disk; a trial of one never began."""
     agent = Agent(machine)
     machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
+    command = ModeCommand(mode=Mode.OBSERVE, interface="eth0", confirm_within=seconds)
     with pytest.raises(KernelRefusedError):
-        agent.commands.switch_mode(agent.step, ModeCommand(mode=Mode.OBSERVE, interface="eth0"))
+        agent.commands.switch_mode(agent.step, command)
     machine.dataplane.refusal = None
-    assert agent.step().outcome is StepEnd.UNCHANGED
+    assert agent.commands.deadline is None
+    assert (agent.step().outcome, modes(agent)) == (StepEnd.UNCHANGED, [Mode.ENFORCE])
     assert not agent.commands.manual_override().overrides
     assert not Agent(machine).commands.manual_override().overrides
 
@@ -604,17 +607,6 @@ def test_a_mode_and_definitions_are_not_on_trial_at_once(machine: Machine) -> No
     with pytest.raises(UsageError, match="a trial is running"):
         try_mode(agent, Mode.ENFORCE)
     assert agent.fetch() == version(B)
-
-
-def test_a_trial_of_a_mode_that_the_kernel_refuses_never_began(machine: Machine) -> None:
-    """The mode before holds."""
-    agent = Agent(machine)
-    machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
-    with pytest.raises(KernelRefusedError):
-        try_mode(agent)
-    machine.dataplane.refusal = None
-    assert agent.commands.deadline is None
-    assert modes(agent) == [Mode.ENFORCE]
 
 
 def prepare_apply(agent: Agent) -> Callable[[], object]:
