@@ -226,12 +226,6 @@ def test_pages_of_one_group_make_one() -> None:
     assert [rule.rule_id for rule in group.rules] == ["sgr-1", "sgr-2"]
 
 
-def test_a_missing_last_page_is_an_error() -> None:
-    """Half a policy is none."""
-    first = attribute(PERMISSION, NextToken="t")
-    assert codes(refused(json.dumps([listing(listed()), first]))) == ["missing_page"]
-
-
 def told(*answers: dict[str, object]) -> tuple[Problem, ...]:
     """Return what is wrong with answers, each in a file of its own."""
     return refused(*map(json.dumps, (listing(listed()), *answers)))
@@ -326,13 +320,6 @@ def test_a_second_id_is_told_with_its_field() -> None:
     assert problem.origin.path == "[1].PortRangeListId"
 
 
-def test_a_part_of_a_list_is_an_error() -> None:
-    """A drop rule may depend on the entries of the other pages."""
-    assert codes(refused(json.dumps({**PREFIXES, "NextToken": "t"}))) == ["missing_page"]
-    ports = {**PORTS, "PortRangeListId": "prl-1", "NextToken": "t"}
-    assert codes(refused(json.dumps(ports))) == ["missing_page"]
-
-
 def test_a_group_without_its_type_admits_least() -> None:
     """Losing the listing never admits a packet: the group is read as advanced, with a warning (§5.3)."""
     found, warnings = parse(json.dumps(attribute(PERMISSION, InnerAccessPolicy="Drop")))
@@ -351,12 +338,6 @@ def test_a_group_listed_twice_must_be_the_same() -> None:
     other = json.dumps([listing(listed(), listed(SecurityGroupType="enterprise")), attribute()])
     assert the_group(snapshot(same)).group_type is GroupType.BASIC
     assert codes(refused(other)) == ["duplicate_id"]
-
-
-def test_a_group_of_the_native_format_is_not_a_page() -> None:
-    """One group in both formats is a duplicate."""
-    native = document(security_groups=[{"security_group_id": "sg-1"}])
-    assert codes(refused(native, json.dumps([listing(listed()), attribute()]))) == ["duplicate_id"]
 
 
 INTERFACE: dict[str, object] = {
@@ -406,11 +387,6 @@ def test_pages_may_repeat_an_interface() -> None:
     assert "duplicate_id" in codes(refused(interfaces(INTERFACE), interfaces(other)))
 
 
-def test_host_bits_in_an_address_of_an_interface_are_an_error() -> None:
-    """They would make members of a whole network (§5.3)."""
-    assert codes(refused(interfaces({**INTERFACE, "PrivateIpAddress": "10.0.0.11/24"}))) == ["host_bits"]
-
-
 def test_idle_timeouts_are_warned_of() -> None:
     """They are read and reported, not enforced (§6.7)."""
     timeouts = {"TcpEstablishedTimeout": 910, "UdpTimeout": 30}
@@ -451,10 +427,27 @@ def test_a_port_list_may_have_its_id_from_the_file() -> None:
     assert found.port_list_id == "prl-7"
 
 
-def test_a_port_list_without_an_id_is_an_error() -> None:
-    """Nothing is guessed; a file of several lists can't be named after one."""
-    assert codes(refused(json.dumps(PORTS))) == ["missing_field"]
-    assert codes(refused(json.dumps([PORTS]), name="prl-7.json")) == ["missing_field"]
+@pytest.mark.parametrize(
+    ("answer", "name", "code"),
+    (
+        ([listing(listed()), attribute(PERMISSION, NextToken="t")], "a.yaml", "missing_page"),
+        ({**PREFIXES, "NextToken": "t"}, "a.yaml", "missing_page"),
+        ({**PORTS, "PortRangeListId": "prl-1", "NextToken": "t"}, "a.yaml", "missing_page"),
+        (PORTS, "a.yaml", "missing_field"),
+        ([PORTS], "prl-7.json", "missing_field"),
+        (json.loads(interfaces({**INTERFACE, "PrivateIpAddress": "10.0.0.11/24"})), "a.yaml", "host_bits"),
+    ),
+    ids=("rules", "prefix list", "port list", "list without id", "lists of a file", "host bits"),
+)
+def test_a_part_is_an_error(answer: object, name: str, code: str) -> None:
+    """Half a policy is none, nothing is guessed, and host bits would make members of a network (§5.3)."""
+    assert codes(refused(json.dumps(answer), name=name)) == [code]
+
+
+def test_a_group_of_the_native_format_is_not_a_page() -> None:
+    """One group in both formats is a duplicate."""
+    native = document(security_groups=[{"security_group_id": "sg-1"}])
+    assert codes(refused(native, json.dumps([listing(listed()), attribute()]))) == ["duplicate_id"]
 
 
 @pytest.mark.parametrize(

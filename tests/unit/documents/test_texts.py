@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import Problem
 from sgagent.documents import Limits
-from tests.unit.documents.reading import codes, document, parse, refused, snapshot, the_group
+from tests.unit.documents.reading import codes, document, refused, snapshot, the_group
 
 GROUP = "version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n"
 
@@ -131,19 +131,24 @@ def test_half_a_surrogate_pair_is_refused() -> None:
     assert the_group(snapshot(named, name="a.json")).name == "\U0001f600"
 
 
-def test_json_with_tabs_in_a_file_of_any_name_is_json() -> None:
-    """What begins as JSON and is JSON is read as JSON."""
-    assert snapshot('{\n\t"version": 1\n}\n', name="stdin").security_groups == ()
-
-
-def test_yaml_in_flow_style_is_yaml() -> None:
-    """What begins as JSON but is none is YAML."""
-    assert snapshot("{version: 1}").security_groups == ()
-
-
-def test_a_byte_order_mark_is_skipped() -> None:
-    """Editors that write one do no harm."""
-    assert snapshot("﻿version: 1\n".encode()).security_groups == ()
+@pytest.mark.parametrize(
+    ("text", "name"),
+    (
+        ('{\n\t"version": 1\n}\n', "stdin"),
+        ("{version: 1}", "a.yaml"),
+        ("\ufeffversion: 1\n".encode(), "a.yaml"),
+        ("version: 1\n", "a.yaml"),
+    ),
+    ids=(
+        "JSON with tabs in a file of any name",
+        "YAML in flow style",
+        "a byte order mark",
+        "a version alone",
+    ),
+)
+def test_a_legal_empty_document(text: str | bytes, name: str) -> None:
+    """What begins as JSON is JSON if it is, else YAML; who wants no groups can say so."""
+    assert snapshot(text, name=name).security_groups == ()
 
 
 def test_anchors_stand_for_what_they_name() -> None:
@@ -158,34 +163,28 @@ def test_anchors_stand_for_what_they_name() -> None:
     assert first.member_addresses == second.member_addresses != ()
 
 
-def test_a_billion_laughs_are_refused() -> None:
-    """Aliases cost as much as what they stand for."""
-    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [
-        f"{name}: &{name} [{', '.join(['*' + before] * 10)}]"
-        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
-    ]
-    assert codes(refused("\n".join(lines))) == ["too_many_values"]
+def aliases(first: str, number: int, each: int) -> str:
+    """Return a text in which each of many anchors stands for a list of the one before."""
+    lines = [f"a0: &a0 [{first}]"]
+    lines += [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * each)}]" for n in range(number)]
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
+    ("text", "name", "code"),
     (
-        ("[" * 100_000, "a.yaml"),
-        ("[" * 100_000, "a.json"),
-        ("- " * 5_000 + "x", "a.yaml"),
-        ('{"a":' * 5_000, "a.json"),
+        ("[" * 100_000, "a.yaml", "too_deep"),
+        ("[" * 100_000, "a.json", "too_deep"),
+        ("- " * 5_000 + "x", "a.yaml", "too_deep"),
+        ('{"a":' * 5_000, "a.json", "too_deep"),
+        (aliases("x", 40, each=1), "a.yaml", "too_deep"),
+        (aliases("x, x, x, x, x, x, x, x, x, x", 8, each=10), "a.yaml", "too_many_values"),
     ),
+    ids=("YAML", "JSON", "block style", "mappings", "aliases", "a billion laughs"),
 )
-def test_depth_is_bounded(text: str, name: str) -> None:
-    """No nesting reaches the stack."""
-    assert codes(refused(text, name=name)) == ["too_deep"]
-
-
-def test_depth_is_bounded_through_aliases() -> None:
-    """Aliases can't nest deeper than plain values can."""
-    lines = ["a0: &a0 [x]"] + [f"a{n + 1}: &a{n + 1} [*a{n}]" for n in range(40)]
-    assert codes(refused("\n".join(lines))) == ["too_deep"]
+def test_depth_is_bounded(text: str, name: str, code: str) -> None:
+    """No nesting reaches the stack, and aliases cost as much and nest as deep as what they stand for."""
+    assert codes(refused(text, name=name)) == [code]
 
 
 @pytest.mark.parametrize(
@@ -215,11 +214,6 @@ def test_only_the_number_is_told_of_many_problems() -> None:
 def test_no_document_at_all_is_an_error() -> None:
     """An emptied directory does not silently take the policy away."""
     assert codes(refused()) == ["no_documents"]
-
-
-def test_a_version_alone_is_a_legal_empty_document() -> None:
-    """Who wants no groups can say so."""
-    assert parse("version: 1\n")[0].security_groups == ()
 
 
 def test_hostile_values_reach_no_terminal() -> None:

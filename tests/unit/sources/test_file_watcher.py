@@ -112,22 +112,13 @@ def link(directory: Path) -> None:
 CHANGES = (rewrite, rename_over, move_away_and_write, remove, link)
 
 
+@pytest.mark.parametrize("watched", ("", "web.yaml"), ids=("directory", "file"))
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_in_a_watched_directory_is_told(
-    watching: Watching, directory: Path, change: Callable[[Path], None]
+def test_a_change_is_told(
+    watching: Watching, directory: Path, change: Callable[[Path], None], watched: str
 ) -> None:
-    """Whatever way a document of the directory changes, it is told in time."""
-    with watching(directory) as changed:
-        change(directory)
-        assert changed.wait(WITHIN_SECONDS)
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_a_watched_file_is_told(
-    watching: Watching, directory: Path, change: Callable[[Path], None]
-) -> None:
-    """Whatever way the one document changes, it is told in time."""
-    with watching(directory / "web.yaml") as changed:
+    """Whatever way a document of the directory, or the one document, changes, it is told in time."""
+    with watching(directory / watched) as changed:
         change(directory)
         assert changed.wait(WITHIN_SECONDS)
 

@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError, SourceUnavailableError, UsageError
 from sgagent.documents import Limits
-from sgagent.ports import DeliveredPart
+from sgagent.ports import DeliveredPart, Source
 from sgagent.settings import parse_settings
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
@@ -75,10 +75,15 @@ def test_a_source_that_is_refused_keeps_its_part() -> None:
     assert (sorted(mended.snapshot.group_by_id), mended.refused) == (["sg-c", "sg-d"], ())
 
 
-def test_a_source_that_is_refused_at_first_refuses_all() -> None:
+@pytest.mark.parametrize(
+    ("other", "error"),
+    ((FakeSource("version: 1\ngroups: []\n"), DocumentError), (FakeSource(), SourceUnavailableError)),
+    ids=("refused", "away"),
+)
+def test_without_a_first_delivery_of_each_there_is_none(other: Source, error: type[Exception]) -> None:
     """Groups of the missing part would be unknown to the others."""
-    with pytest.raises(DocumentError):
-        union(FakeSource(A), FakeSource("version: 1\ngroups: []\n")).fetch()
+    with pytest.raises(error):
+        union(FakeSource(A), other).fetch()
 
 
 def test_each_source_has_a_state_of_its_own() -> None:
@@ -138,12 +143,6 @@ def test_each_source_has_warnings_of_its_own(tmp_path: Path) -> None:
         *("directory_skipped", "directory_skipped"),
         *("signature_missing", "signature_missing"),
     ]
-
-
-def test_without_a_first_delivery_of_each_there_is_none() -> None:
-    """Groups of the missing part would be unknown to the others."""
-    with pytest.raises(SourceUnavailableError):
-        union(FakeSource(A), FakeSource()).fetch()
 
 
 def test_a_change_of_any_source_wakes() -> None:
