@@ -134,9 +134,7 @@ def _show(example: Example, interpreter: str) -> tuple[list[Row], bool, str]:
             built.host.ip(f"link set later{number} name {link}")
         if scenario.names:
             wait_for(lambda: agent.metric("sgagent_dns_names", state="unresolved") == 0, "the names")
-        forged = [
-            entry.packet for entry in scenario.packets if entry.expected.decided_by is DecidedBy.SPOOFED
-        ]
+        forged = [one.packet for one in scenario.packets if one.expected.decided_by is DecidedBy.SPOOFED]
         answered = try_flows(built, [entry.packet for entry in scenario.packets], forged)
         verdicts = {
             entry.name: Policy.ACCEPT if passes else Policy.DROP

@@ -231,22 +231,12 @@ def _archive(folder: Path, modules: Sequence[Path], first: Path) -> Path:
 def _script(tests: Sequence[str], kernel: Path, environment: Mapping[str, str]) -> str:
     """Return the guest's first process."""
     variables = [f"{name}={value}" for name, value in environment.items()]
-    command = (
-        "env",
-        *variables,
-        sys.executable,
-        "-m",
-        "pytest",
-        "--color=no",
-        "--tb=short",
-        "--quiet",
-        *tests,
-    )
+    words = ("env", *variables, sys.executable, "-m", "pytest", "--color=no", "--tb=short", "--quiet", *tests)
     return _GUEST.format(
         modules=shlex.quote(str(kernel / "usr")),
         directory=shlex.quote(str(_ROOT)),
         slowness=SLOWNESS,
-        command=shlex.join(command),
+        command=shlex.join(words),
     )
 
 

@@ -87,10 +87,7 @@ def test_operations_and_commands_are_measured(policy: BenchPolicy, tmp_path: Pat
     """All operations run to their end on a small policy, and so does a dry run."""
     files = Files.write(policy, tmp_path)
     durations = list(measure_durations(policy, files, repeats=1))
-    assert {duration.operation for duration in durations} >= {
-        "first apply, as a command",
-        "read all counters",
-    }
+    assert {one.operation for one in durations} >= {"first apply, as a command", "read all counters"}
     command = measure_dry_run(policy.size, files.definitions, verifies=True)
     assert command.status == 0
     assert command.peak_mebibytes > 0

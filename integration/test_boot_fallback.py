@@ -106,12 +106,8 @@ def test_it_closes_the_host_but_for_its_exemptions(wires: Lab, fall_back: Callab
     """Packets of both families pass the enforced link by the fail-safe list only; the other link is open."""
     wires.add_host_addresses([str(_HOST), str(_HOST6)])
     assert fall_back(_kept()).startswith("0 sgagent: boot failed; links are closed")
-    packets = [
-        tcp(_FRIEND, _HOST, 1024, 22),
-        tcp(_FRIEND, _HOST, 1024, 8050),
-        tcp(_FRIEND6, _HOST6, 1024, 22),
-    ]
-    assert wires.send_ingress([*packets, udp(_OTHER, _HOST, 67, 68)]) == [True] * 4
+    sent = [tcp(_FRIEND, _HOST, 1024, 22), tcp(_FRIEND, _HOST, 1024, 8050), tcp(_FRIEND6, _HOST6, 1024, 22)]
+    assert wires.send_ingress([*sent, udp(_OTHER, _HOST, 67, 68)]) == [True] * 4
     denied = [tcp(_OTHER, _HOST, 1024, 22), tcp(_FRIEND, _HOST, 1024, 23), tcp(_OTHER6, _HOST6, 1024, 22)]
     assert wires.send_ingress([*denied, udp(_FRIEND, _HOST, 1024, 68)]) == [False] * 4
     assert wires.send_egress([tcp(_HOST, _FRIEND, 1024, 22), udp(_HOST, _OTHER, 1024, 53)]) == [False] * 2

@@ -135,18 +135,9 @@ def test_that_of_arm64_compiles_the_same_bytes(tmp_path: Path) -> None:
     libraries = ("--inhibit-cache", "--library-path", str(bundle / "lib"))
     name = ("--argv0", str(bundle / "bin" / "python3"))  # by which Python finds its own modules
     python = (str(bundle / "lib" / "python"), "-I", "-m", "sgagent")
-    emulated = (
-        "env",
-        "-i",
-        "PATH=/nowhere",
-        _ARM64,
-        str(bundle / "lib" / "loader"),
-        *libraries,
-        *name,
-        *python,
-    )
-    assert run(*emulated, "check", str(_EXAMPLE)) == "ok: nothing wrong\n"
-    compiled = run(*emulated, *(word.format(_EXAMPLE) for word in _COMPILE))
+    words = ("env", "-i", "PATH=/nowhere", _ARM64, str(bundle / "lib" / "loader"), *libraries, *name, *python)
+    assert run(*words, "check", str(_EXAMPLE)) == "ok: nothing wrong\n"
+    compiled = run(*words, *(word.format(_EXAMPLE) for word in _COMPILE))
     assert compiled == run(sys.executable, "-m", "sgagent", *(word.format(_EXAMPLE) for word in _COMPILE))
 
 

@@ -97,10 +97,8 @@ def test_hits_are_those_of_the_metrics(agent: Service, one_interface: Lab) -> No
         is_let_in(one_interface, CLIENT, HOST, port)
     found = answer(agent, "hits", "--interface", "eth0")
     ingress, egress = found["interfaces"]
-    decided = [
-        (hit["rule_id"], hit["packets"]) for hit in ingress["hits"] if hit["step"] in ("rule", "default")
-    ]
-    assert decided == [("sgr-1", 1), ("sgr-0", 2), (None, 1)]
+    told = [(hit["rule_id"], hit["packets"]) for hit in ingress["hits"] if hit["step"] in ("rule", "default")]
+    assert told == [("sgr-1", 1), ("sgr-0", 2), (None, 1)]
     assert {hit["rule_id"]: hit["packets"] for hit in ingress["hits"] if hit["rule_id"]} == {
         rule_id: agent.hits(rule_id) for rule_id in ("sgr-0", "sgr-1")
     }

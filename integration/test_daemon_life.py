@@ -177,13 +177,9 @@ def test_a_killed_applier_ends_the_agent_with_its_name(
         running.reload()
     os.kill(applier, signal.SIGKILL)
     assert running.wait_for_end() == 70
-    [event] = running.events("applier_lost")
+    [told] = running.events("applier_lost")
     reason = "was killed by signal 9 (Killed)"
-    assert (event["process_id"], event["process_name"], event["reason"]) == (
-        applier,
-        "sgagent-applier",
-        reason,
-    )
+    assert (told["process_id"], told["process_name"], told["reason"]) == (applier, "sgagent-applier", reason)
     line = f"sgagent: sgagent-applier, process {applier}, which holds the privilege, is lost: {reason}"
     assert f"\n{line} (" in running.log
     assert not running.events("step_failed") + running.events("counters_not_read")

@@ -92,7 +92,7 @@ def test_who_was_dropped_is_told_with_what_decided(one_interface: Lab, agent: Se
         ("udp", 53, None),
         ("icmpv6", None, 128),
     ]
-    by_rule, by_default = flows[0], flows[1]
+    by_rule, default = flows[0], flows[1]
     assert (by_rule["decided_by"], by_rule["rule_id"], by_rule["priority"]) == ("rule", "sgr-1", 5)
     assert by_rule["source"]["address"] == "203.0.113.9"
     assert by_rule["destination"] == {
@@ -101,11 +101,7 @@ def test_who_was_dropped_is_told_with_what_decided(one_interface: Lab, agent: Se
         "network_interface_id": "eni-1",
         "security_group_ids": ["sg-1"],
     }
-    assert (by_default["decided_by"], by_default["rule_id"], by_default["mode"]) == (
-        "default",
-        None,
-        "enforce",
-    )
+    assert (default["decided_by"], default["rule_id"], default["mode"]) == ("default", None, "enforce")
     assert denied(agent, "--rule", "sgr-1")["flows"] == [by_rule]
     assert denied(agent, "--direction", "egress")["flows"] == []
     shown = agent.command("denied").output

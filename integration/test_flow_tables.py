@@ -67,9 +67,7 @@ def why_not() -> str:
     return ""
 
 
-pytestmark = pytest.mark.skipif(
-    bool(_reason := why_not()), reason=f"the kernel has no flow tables: {_reason}"
-)
+pytestmark = pytest.mark.skipif(bool(_why := why_not()), reason=f"the kernel has no flow tables: {_why}")
 
 
 @pytest.fixture

@@ -51,9 +51,7 @@ def mismatches(case: Case, draws: Draws, number: int, *, tracked: bool) -> tuple
         for packet, decision, passes in zip(packets, decisions, passed, strict=True)
         if passes is not (decision.verdict is Policy.ACCEPT)
     ]
-    return found, Counter(
-        f"{decision.verdict.value} by {decision.decided_by.value}" for decision in decisions
-    )
+    return found, Counter(f"{one.verdict.value} by {one.decided_by.value}" for one in decisions)
 
 
 @pytest.mark.sampled(1)

@@ -151,16 +151,14 @@ def test_more_interfaces_than_slots_are_all_judged() -> None:
     """Sessions of a fourth and fifth interface are remembered nowhere, and cut all the same."""
     names = ("eth0", "eth1", "eth2", "eth3", "eth4")
     with lab(*names) as built, enforcer(built) as agent, traffic(built) as busy:
-        for number, name in enumerate(names):
-            built.add_host_addresses([f"10.0.{number}.11"], name)
+        for index, name in enumerate(names):
+            built.add_host_addresses([f"10.0.{index}.11"], name)
         agent.enforce(policy_of(OPEN, Mode.ENFORCE, **dict.fromkeys(names, "sg-1")))
-        for number, name in enumerate(names):
-            built.host.ip(f"rule add from 10.0.{number}.11 lookup {100 + number}")
-            built.host.ip(
-                f"route add default via 172.31.254.{4 * number + 2} dev {name} table {100 + number}"
-            )
-            busy.open(f"{name} stays", built.peer, STAYS, built.host, (f"10.0.{number}.11", 22))
-            busy.open(f"{name} leaves", built.peer, LEAVES, built.host, (f"10.0.{number}.11", 22))
+        for index, name in enumerate(names):
+            built.host.ip(f"rule add from 10.0.{index}.11 lookup {100 + index}")
+            built.host.ip(f"route add default via 172.31.254.{4 * index + 2} dev {name} table {100 + index}")
+            busy.open(f"{name} stays", built.peer, STAYS, built.host, (f"10.0.{index}.11", 22))
+            busy.open(f"{name} leaves", built.peer, LEAVES, built.host, (f"10.0.{index}.11", 22))
         with busy.running():
             busy.wait_until_all_talk()
             moment = agent.enforce(policy_of(NARROW, Mode.ENFORCE, **dict.fromkeys(names, "sg-1")))

@@ -54,12 +54,10 @@ def vagrant(folder: Path, *arguments: str) -> str:
 def test_its_machines_are_those_of_the_documents(provider: str) -> None:
     """Names, MACs, addresses, the files brought to them and run there; libvirt is tried first."""
     found = machines(ROOT / "vagrant", provider)
-    documents = [
-        yaml.safe_load(path.read_text()) for path in (ROOT / "examples/three-tier/groups.d").iterdir()
-    ]
+    texts = [yaml.safe_load(path.read_text()) for path in (ROOT / "examples/three-tier/groups.d").iterdir()]
     interfaces = {
         interface["mac_address"]: interface["addresses"]
-        for document in documents
+        for document in texts
         for interface in document.get("network_interfaces", [])
     }
     assert [machine["name"] for machine in found] == [tier.name for tier in TIERS]

@@ -253,9 +253,7 @@ def _remove_member(draft: _Draft) -> _Draft:
 
 def _change_inner_access(draft: _Draft) -> _Draft:
     other = {Policy.ACCEPT: Policy.DROP, Policy.DROP: Policy.ACCEPT}
-    return draft.with_group(
-        lambda group: replace(group, inner_access_policy=other[group.inner_access_policy])
-    )
+    return draft.with_group(lambda one: replace(one, inner_access_policy=other[one.inner_access_policy]))
 
 
 def _change_mode(draft: _Draft) -> _Draft:

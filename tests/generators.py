@@ -516,9 +516,7 @@ def _binding(draws: Draws, name: str, snapshot: Snapshot) -> HandBinding:
     if draws.chance(10):
         return HandBinding(interface=name)
     group_type = draws.choice([group.group_type for group in snapshot.security_groups])
-    of_type = [
-        group.security_group_id for group in snapshot.security_groups if group.group_type is group_type
-    ]
+    of_type = [one.security_group_id for one in snapshot.security_groups if one.group_type is group_type]
     chosen = draws.sample(of_type, draws.randint(1, len(of_type)))
     return HandBinding(
         interface=name,

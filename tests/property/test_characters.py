@@ -89,10 +89,7 @@ def refusal(text: str, name: str = "a.yaml") -> Problem | None:
 
 def seen(snapshot: Snapshot) -> object:
     """Return what is enforced."""
-    return [
-        (group.security_group_id, [rule.rule_id for rule in group.rules])
-        for group in snapshot.security_groups
-    ]
+    return [(one.security_group_id, [rule.rule_id for rule in one.rules]) for one in snapshot.security_groups]
 
 
 @given(

@@ -81,9 +81,7 @@ def test_compiling_after_any_changes_is_compiling_from_nothing(case: Case, draws
     What the flow log says of a leaf is not worked out again only where it would be the same.
     """
     resolving, most_lines = Memo(), draws.choice((0, MOST_LINES))
-    policies = [
-        _resolved(found, case.bindings, resolving).policy for found in snapshots(draws, case.snapshot)
-    ]
+    policies = [_resolved(one, case.bindings, resolving).policy for one in snapshots(draws, case.snapshot)]
     told = list(zip(policies, compiles_as_from_nothing(policies, most_lines), strict=True))
     for before, after in pairwise(told):
         if before[1].counters == after[1].counters:

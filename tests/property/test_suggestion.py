@@ -53,9 +53,7 @@ def _snapshots(draw: st.DrawFn) -> Snapshot:
                     network_interface_id=f"eni-{number}", addresses=blocks, security_group_ids=tuple(had)
                 )
             )
-    entries = tuple(
-        CidrBlock.around(Family.IPV4, _address(Family.IPV4, number), 32) for number in (8, 9, 10, 11)
-    )
+    entries = tuple(CidrBlock.around(Family.IPV4, _address(Family.IPV4, last), 32) for last in (8, 9, 10, 11))
     lists = (PrefixList(prefix_list_id="pl-x", family=Family.IPV4, entries=entries),)
     return Snapshot(
         version="", security_groups=groups, network_interfaces=tuple(interfaces), prefix_lists=lists

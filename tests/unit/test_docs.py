@@ -47,10 +47,7 @@ def documents() -> list[Path]:
     """Return every document of the repository."""
     names = ("docs", "monitoring", "bench", "examples", "integration", "container", "vagrant", "ansible")
     folders = [ROOT / name for name in names]
-    return [
-        *sorted(ROOT.glob("*.md")),
-        *(path for folder in folders for path in sorted(folder.rglob("*.md"))),
-    ]
+    return [*sorted(ROOT.glob("*.md")), *(path for one in folders for path in sorted(one.rglob("*.md")))]
 
 
 def read(name: str) -> str:

@@ -54,11 +54,9 @@ def test_firewalld_gets_every_rule_and_every_member() -> None:
 def test_firewalld_asks_drops_of_a_priority_before_its_accepts() -> None:
     """Priorities in the zone grow as the policy's do, and are the same only for like verdicts."""
     zone = ET.fromstring(firewalld_files(POLICY)["/etc/firewalld/zones/bench.xml"])  # noqa: S314 - as above
-    written = [
-        (int(rule.get("priority", "0")), rule.find("drop") is not None) for rule in zone.findall("rule")
-    ]
-    assert [number for number, _ in written] == sorted(number for number, _ in written)
-    assert len({number for number, _ in written}) == len(set(written))
+    found = [(int(rule.get("priority", "0")), rule.find("drop") is not None) for rule in zone.findall("rule")]
+    assert [number for number, _ in found] == sorted(number for number, _ in found)
+    assert len({number for number, _ in found}) == len(set(found))
 
 
 def test_a_rich_rule_says_what_the_file_says() -> None:

@@ -162,9 +162,7 @@ def test_every_rule_about_an_empty_object_is_named() -> None:
         group("sg-app", members=["2001:db8::1"]),
         interface("eni-1", ["sg-web"], ["10.0.0.1"]),
     )
-    (found,) = [
-        found for found in lint(make_subject(definitions, EXEMPTIONS)) if found.code == "empty_object"
-    ]
+    (found,) = [one for one in lint(make_subject(definitions, EXEMPTIONS)) if one.code == "empty_object"]
     assert found.subject == "r0 of sg-web"
     assert found.message == (
         "sg-app has no IPv4 address, and the rule is for IPv4 only: no packet matches;"

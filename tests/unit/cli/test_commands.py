@@ -185,10 +185,7 @@ def test_check_finds_one_address_on_two_interfaces_anywhere(run: Run, tmp_path: 
     assert (code, errors) == (2, "")
     assert f"{path}:4: network_interfaces[1]: eni-2 has an address that eni-1 has too" in output
     code, output, _ = run("check", "--definitions", path, "--json")
-    assert (code, [problem["code"] for problem in json.loads(output)["problems"]]) == (
-        2,
-        ["duplicate_address"],
-    )
+    assert (code, [one["code"] for one in json.loads(output)["problems"]]) == (2, ["duplicate_address"])
     path.write_text(path.read_text().replace("eni-1,", "eni-1, vpc_id: vpc-1,"))
     assert run("check", "--definitions", path)[0] == 2
     path.write_text(path.read_text().replace("eni-2,", "eni-2, vpc_id: vpc-2,"))
@@ -313,10 +310,7 @@ def test_check_tells_every_error_at_once_those_of_meaning_too(run: Run, tmp_path
     code, output, _ = run("check", "--json", "--definitions", path)
     found = json.loads(output)
     assert (code, found["ok"]) == (2, False)
-    assert {problem["code"] for problem in found["problems"]} == {
-        "port_out_of_range",
-        "unknown_object_in_drop",
-    }
+    assert {one["code"] for one in found["problems"]} == {"port_out_of_range", "unknown_object_in_drop"}
 
 
 def test_a_ruleset_with_nul_is_none(run: Run, web: Path, tmp_path: Path) -> None:

@@ -74,13 +74,9 @@ def test_the_documentation_shows_what_is_printed(
 ) -> None:
     """The example of docs/import.md, letter by letter."""
     monkeypatch.chdir(tmp_path)
-    interface = {
-        "NetworkInterfaceId": "eni-1",
-        "Groups": [{"GroupId": "sg-1"}],
-        "PrivateIpAddress": "10.0.0.5",
-    }
+    eni = {"NetworkInterfaceId": "eni-1", "Groups": [{"GroupId": "sg-1"}], "PrivateIpAddress": "10.0.0.5"}
     Path("groups.json").write_text(json.dumps(ANSWER, indent=4))
-    Path("interfaces.json").write_text(json.dumps({"NetworkInterfaces": [interface]}, indent=4))
+    Path("interfaces.json").write_text(json.dumps({"NetworkInterfaces": [eni]}, indent=4))
     Path("groups.d").mkdir()
     example = DOCS.read_text(encoding="utf-8").partition("$ sgagent ")[2].partition("```")[0]
     command, _, printed = example.partition("\n")

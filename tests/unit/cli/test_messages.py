@@ -261,18 +261,9 @@ def test_a_group_is_named_by_whatever_id_it_has(tmp_path: Path, capsys: pytest.C
     )
     assert main(["check", str(groups)]) == 0
     capsys.readouterr()
-    packet = [
-        "--destination",
-        "10.0.0.11",
-        "--protocol",
-        "tcp",
-        "--port",
-        "443",
-        "--interface",
-        "eth0=sg-web",
-    ]
+    sent = ["--destination", "10.0.0.11", "--protocol", "tcp", "--port", "443", "--interface", "eth0=sg-web"]
     for source, code in (("10.0.0.7", 0), ("10.0.0.8", 1)):
-        assert main(["explain", "ingress", "--source", source, *packet, "--exit-code", str(groups)]) == code
+        assert main(["explain", "ingress", "--source", source, *sent, "--exit-code", str(groups)]) == code
 
 
 def test_an_unreadable_file_makes_no_id_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

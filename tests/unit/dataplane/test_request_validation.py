@@ -376,13 +376,8 @@ PACKET = (INGRESS, IPV4, 6, 1, 2, 1024, 80)
 
 def test_a_packet_arrives_as_it_was_sent() -> None:
     """With both ends."""
-    (packet,) = check_packets(decode(sent(PACKET)))
-    assert (packet.source, packet.destination, packet.source_port, packet.destination_port) == (
-        1,
-        2,
-        1024,
-        80,
-    )
+    (found,) = check_packets(decode(sent(PACKET)))
+    assert (found.source, found.destination, found.source_port, found.destination_port) == (1, 2, 1024, 80)
 
 
 @pytest.mark.parametrize(

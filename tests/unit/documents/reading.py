@@ -26,9 +26,7 @@ def parse(
 ) -> tuple[Snapshot, Sequence[Problem]]:
     """Return the snapshot that texts make together, and the warnings."""
     contents = [dedent(text).encode() if isinstance(text, str) else text for text in texts]
-    files = [
-        DocumentFile(name if index == 0 else f"{index}-{name}", text) for index, text in enumerate(contents)
-    ]
+    files = [DocumentFile(name if at == 0 else f"{at}-{name}", text) for at, text in enumerate(contents)]
     return parse_documents(files, limits or Limits())
 
 

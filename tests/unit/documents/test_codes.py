@@ -14,10 +14,8 @@ NOTED = re.compile(
 
 def test_every_code_is_documented() -> None:
     """People script against the codes, so docs/documents.md names each of them."""
-    sources = "\n".join(
-        path.read_text(encoding="utf-8") for path in (ROOT / "sgagent/documents").glob("*.py")
-    )
-    codes = {first or second for first, second in NOTED.findall(sources)}
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "sgagent/documents").glob("*.py"))
+    codes = {first or second for first, second in NOTED.findall(texts)}
     documented = set(re.findall(r"`([a-z_0-9]+)`", (ROOT / "docs/documents.md").read_text(encoding="utf-8")))
     assert "unknown_field" in codes
     assert codes <= documented

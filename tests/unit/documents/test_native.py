@@ -106,14 +106,10 @@ def test_lists_and_interfaces_are_read() -> None:
         CidrBlock.parse("203.0.113.0/24"),
     )
     assert found.port_lists[0].entries == PortSet.of((53, 53), (853, 853), (5353, 5353))
-    (interface,) = found.network_interfaces
-    assert (interface.mac_address, interface.instance_id, interface.vpc_id) == (
-        "00:16:3e:00:00:0a",
-        "i-1",
-        "vpc-1",
-    )
-    assert [str(block) for block in interface.addresses] == ["10.0.0.11", "2001:db8::11", "10.0.8.0/28"]
-    assert interface.security_group_ids == ("sg-app", "sg-web")
+    (eni,) = found.network_interfaces
+    assert (eni.mac_address, eni.instance_id, eni.vpc_id) == ("00:16:3e:00:00:0a", "i-1", "vpc-1")
+    assert [str(block) for block in eni.addresses] == ["10.0.0.11", "2001:db8::11", "10.0.8.0/28"]
+    assert eni.security_group_ids == ("sg-app", "sg-web")
 
 
 @pytest.mark.parametrize(
@@ -406,10 +402,7 @@ def test_null_is_nothing() -> None:
 def test_families_do_not_mix_in_sorting() -> None:
     """Members of both families stand beside each other, IPv4 first."""
     text = document(security_groups=[{"security_group_id": "sg-1", "member_addresses": ["::1", "10.0.0.1"]}])
-    assert [block.family for block in the_group(snapshot(text)).member_addresses] == [
-        Family.IPV4,
-        Family.IPV6,
-    ]
+    assert [one.family for one in the_group(snapshot(text)).member_addresses] == [Family.IPV4, Family.IPV6]
 
 
 @pytest.mark.parametrize(

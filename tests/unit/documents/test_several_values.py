@@ -326,11 +326,8 @@ def test_unknown_ids_are_reported_beside_other_errors(written: dict[str, object]
 
 def test_an_unknown_id_alone_is_reported_beside_other_errors() -> None:
     """Not one that a group of the documents has, though."""
-    problems = refused(rule_document(authorization_object="lost", port_range=0))
-    assert [(one.code, one.value) for one in problems] == [
-        ("port_out_of_range", "0"),
-        ("bad_address", "lost"),
-    ]
+    found = refused(rule_document(authorization_object="lost", port_range=0))
+    assert [(one.code, one.value) for one in found] == [("port_out_of_range", "0"), ("bad_address", "lost")]
     assert codes(refused(rule_document(authorization_object="sg-1", port_range=0))) == ["port_out_of_range"]
 
 

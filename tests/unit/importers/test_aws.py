@@ -232,12 +232,8 @@ def test_an_old_answer_beside_a_new_one_is_refused() -> None:
     """Together they would allow what either allows; both places are named."""
     rule = rule_answer(CidrIpv4="0.0.0.0/0")
     other = rule_answer(CidrIpv4="192.0.2.0/24", SecurityGroupRuleId="sgr-2")
-    interface = {
-        "NetworkInterfaceId": "eni-1",
-        "PrivateIpAddress": "10.0.0.5",
-        "Groups": [{"GroupId": "sg-1"}],
-    }
-    moved = {**interface, "PrivateIpAddress": "10.0.0.6"}
+    eni = {"NetworkInterfaceId": "eni-1", "PrivateIpAddress": "10.0.0.5", "Groups": [{"GroupId": "sg-1"}]}
+    moved = {**eni, "PrivateIpAddress": "10.0.0.6"}
     listed = {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24"]}]}
     wider = {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24", "192.0.2.0/24"]}]}
     entries = {"PrefixListId": "pl-1", "Entries": [{"Cidr": "192.0.2.0/24"}]}
@@ -246,7 +242,7 @@ def test_an_old_answer_beside_a_new_one_is_refused() -> None:
         (group(permission("tcp", 443, 443), permission("tcp", 22, 22)), rule, "contradiction"),
         (rule, other, "second_answer"),
         (rule, rule, "second_answer"),
-        ({"NetworkInterfaces": [interface]}, {"NetworkInterfaces": [moved]}, "duplicate_id"),
+        ({"NetworkInterfaces": [eni]}, {"NetworkInterfaces": [moved]}, "duplicate_id"),
         (listed, wider, "duplicate_id"),
         (listed, entries, "duplicate_id"),
         (entries, {**entries, "Entries": []}, "duplicate_id"),
@@ -263,14 +259,10 @@ def test_an_old_answer_beside_a_new_one_is_refused() -> None:
 
 def test_the_same_told_twice_is_no_contradiction() -> None:
     """An interface and the entries of a list may be in two answers, alike."""
-    interface = {
-        "NetworkInterfaceId": "eni-1",
-        "PrivateIpAddress": "10.0.0.5",
-        "Groups": [{"GroupId": "sg-1"}],
-    }
+    eni = {"NetworkInterfaceId": "eni-1", "PrivateIpAddress": "10.0.0.5", "Groups": [{"GroupId": "sg-1"}]}
     listed = {"PrefixLists": [{"PrefixListId": "pl-1", "Cidrs": ["198.51.100.0/24"]}]}
     entries = {"PrefixListId": "pl-1", "Entries": [{"Cidr": "198.51.100.0/24"}]}
-    found = imported(group(), *[{"NetworkInterfaces": [interface]}] * 2, listed, entries)
+    found = imported(group(), *[{"NetworkInterfaces": [eni]}] * 2, listed, entries)
     assert (len(found.snapshot.network_interfaces), found.notes) == (1, ())
 
 

@@ -63,12 +63,8 @@ def line(**changes: object) -> bytes:
 
 def test_lines_of_a_conversation_are_counted_together() -> None:
     """Sessions, packets, bytes, the window, and the clients' ports are kept."""
-    conversation, tally = only(read(as_log([incoming(HOST, CLIENT, 443, times=5)])))
-    assert (conversation.direction, conversation.port, conversation.site) == (
-        Direction.INGRESS,
-        443,
-        "web/eth0",
-    )
+    found, tally = only(read(as_log([incoming(HOST, CLIENT, 443, times=5)])))
+    assert (found.direction, found.port, found.site) == (Direction.INGRESS, 443, "web/eth0")
     assert (tally.sessions, tally.packets, tally.bytes) == (5, 5, 300)
     assert tally.last - tally.first == 4
     assert tally.client_ports == (32_769, 32_773)
@@ -208,12 +204,8 @@ def test_both_records_of_a_session_are_one_conversation() -> None:
         b"2 123456789012 eni-0a 10.0.0.11 198.51.100.7 443 40001 6 8 9000 1769853600 1769853660 ACCEPT OK\n"
     )
     owners = {"eni-0a": {(Family.IPV4, 0x0A00000B)}}
-    conversation, tally = only(read_records(AWS + answer, owners))
-    assert (conversation.direction, conversation.port, conversation.far) == (
-        Direction.INGRESS,
-        443,
-        0xC6336407,
-    )
+    found, tally = only(read_records(AWS + answer, owners))
+    assert (found.direction, found.port, found.far) == (Direction.INGRESS, 443, 0xC6336407)
     assert (tally.sessions, tally.packets, tally.bytes) == (1, 18, 9840)
 
 

@@ -49,13 +49,11 @@ def test_counters_keep_their_format(tmp_path: Path) -> None:
 
 def test_modes_keep_their_format(tmp_path: Path) -> None:
     """To the byte."""
-    overrides = ModeOverrides(
-        everywhere=Mode.OBSERVE, by_interface={"eth1": Mode.ENFORCE, "eth0": Mode.OBSERVE}
-    )
+    modes = ModeOverrides(everywhere=Mode.OBSERVE, by_interface={"eth1": Mode.ENFORCE, "eth0": Mode.OBSERVE})
     path = tmp_path / "modes.json"
     path.write_bytes(WRITTEN_MODES)
-    assert ModeFile(tmp_path).load() == (overrides, None)
-    ModeFile(tmp_path).save(overrides)
+    assert ModeFile(tmp_path).load() == (modes, None)
+    ModeFile(tmp_path).save(modes)
     assert path.read_bytes() == WRITTEN_MODES
 
 

@@ -78,10 +78,8 @@ def test_metrics_are_served(served: Served, target: str) -> None:
 
 def test_the_newer_format_is_served_to_those_who_ask(served: Served) -> None:
     """Prometheus prefers OpenMetrics."""
-    _, content_type, content = served.request(
-        "/metrics", Accept="application/openmetrics-text; version=1.0.0"
-    )
-    assert content_type.startswith("application/openmetrics-text")
+    _, kind, content = served.request("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert kind.startswith("application/openmetrics-text")
     assert content.endswith("# EOF\n")
 
 

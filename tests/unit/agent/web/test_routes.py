@@ -100,9 +100,7 @@ def test_the_first_page_shows_everything(reader: Reader) -> None:
     assert sections == ["rules", "drops", "warnings", "interfaces", "graph", "state", "explain"]
     tiles = [link.attributes["href"] for link in page.by_id("tiles").all("a")]
     assert tiles == ["#state", "#interfaces", "#drops", "#rules", "#warnings", "#state"]
-    links = [
-        (link.attributes["href"], "aria-current" in link.attributes) for link in page.one("nav").all("a")
-    ]
+    links = [(one.attributes["href"], "aria-current" in one.attributes) for one in page.one("nav").all("a")]
     assert links == [("./", True), ("rules", False), ("graph", False), ("explain", False)]
     assert page.one("h1").text == "Security groups of web-1"
     assert "healthy enforcing since" in page.one("header").text
@@ -548,9 +546,7 @@ def test_a_browser_may_load_nothing_from_elsewhere(reader: Reader) -> None:
     linked = [*page.all("link", "a", "img", "form")]
     targets = [part.attributes.get("href") or part.attributes.get("action") or "" for part in linked]
     assert [target for target in targets if ":" in target or target.startswith("/")] == []
-    assert not any(
-        name.startswith("on") or name == "style" for part in page.all() for name in part.attributes
-    )
+    assert not any(key.startswith("on") or key == "style" for part in page.all() for key in part.attributes)
 
 
 def test_what_pages_load_is_there(reader: Reader) -> None:

@@ -47,10 +47,7 @@ def plan(before: Published, snapshot: Snapshot, at: float = 1000.0) -> Publicati
 def test_the_first_publication() -> None:
     """Everything is written; readers of a store without a marker have to read all."""
     made = plan(NOBODY, groups("sg-1", "sg-2"))
-    assert [write.key for write in made.writes] == [
-        LAYOUT.key("groups", "sg-1"),
-        LAYOUT.key("groups", "sg-2"),
-    ]
+    assert [one.key for one in made.writes] == [LAYOUT.key("groups", "sg-1"), LAYOUT.key("groups", "sg-2")]
     assert (made.puts, made.deletions, made.begun, made.marker_revision) == (2, 0, None, 0)
     assert made.marker == Marker(
         state=Completeness.COMPLETE,

@@ -131,9 +131,7 @@ def test_members_that_announce_themselves_are_left_out() -> None:
     announced = KeyValue(key=key, value=b'{"addresses":["10.0.0.9"]}', mod_revision=2, lease=5)
     found = held({**published(), key: announced})
     assert key not in found.values
-    assert [(problem.code, problem.message[-3:]) for problem in found.problems] == [
-        ("member_unsigned", ": 1")
-    ]
+    assert [(one.code, one.message[-3:]) for one in found.problems] == [("member_unsigned", ": 1")]
     member = LAYOUT.key(MEMBERS, "sg-app", "eni-2")
     assert refusal({**published(), member: replace(announced, key=member)}).startswith("signature_mismatch")
 
