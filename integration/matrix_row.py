@@ -84,9 +84,7 @@ def test_the_demo(interpreter: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert demo.main(["--interpreter", interpreter, *CASES]) == 0
 
 
-def test_changes_in_a_storm(
-    agent: Service, wire: Lab, record_property: Callable[[str, object], None]
-) -> None:
+def test_changes_in_storm(agent: Service, wire: Lab, record_property: Callable[[str, object], None]) -> None:
     """Over all changes no denied packet passes, and no allowed one is lost, new sessions by the thousand."""
     agent.start()
     with traffic(wire) as sessions:

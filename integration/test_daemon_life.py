@@ -167,9 +167,7 @@ def test_a_stop_is_said(running: Service) -> None:
 
 
 @pytest.mark.parametrize("is_in_a_change", (False, True), ids=("idle", "in_a_change"))
-def test_a_killed_applier_ends_the_agent_with_its_name(
-    running: Service, one_interface: Lab, *, is_in_a_change: bool
-) -> None:
+def test_a_lost_applier_ends_the_agent(running: Service, one_interface: Lab, *, is_in_a_change: bool) -> None:
     """Log and last line name the process and the signal; the rules stay, and the next start applies."""
     applier = running.applier_pid
     if is_in_a_change:

@@ -113,9 +113,7 @@ def test_text_and_json_mean_the_same(namespace: Namespace, desired: Ruleset) -> 
 @_RANDOM
 @given(desired=rulesets())
 @pytest.mark.long
-def test_what_only_adds_is_the_same_as_commands_and_json(
-    owner: LibnftablesDataplane, desired: Ruleset
-) -> None:
+def test_what_only_adds_is_equal_as_commands_and_json(owner: LibnftablesDataplane, desired: Ruleset) -> None:
     """A table that is made anew goes to the kernel as commands, and is listed as the one that was meant."""
     plan = Plan((DestroyTable(), *make_plan(desired, None).operations))
     assert write_additions(plan.operations)
@@ -124,9 +122,7 @@ def test_what_only_adds_is_the_same_as_commands_and_json(
 
 
 @pytest.mark.parametrize("desired", tables.ALL)
-def test_a_listing_can_be_loaded(
-    namespace: Namespace, one_shot: LibnftablesDataplane, desired: Ruleset
-) -> None:
+def test_a_listing_is_loaded(namespace: Namespace, one_shot: LibnftablesDataplane, desired: Ruleset) -> None:
     """Our table, as nft lists it, is loaded again to the same table."""
     bring(one_shot, desired)
     listing = namespace.nft("list", "table", "inet", "sgagent")
@@ -268,9 +264,7 @@ def test_ranges_come_back_where_another_process_put_rules_behind_them(
     assert listed_anew() == Observed(ruleset=tables.WHOLE)
 
 
-def test_a_foreign_map_that_leads_to_our_chains_is_removed(
-    namespace: Namespace, one_shot: LibnftablesDataplane
-) -> None:
+def test_a_foreign_map_to_our_chains_is_removed(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
     """A chain can go although a foreign map led to it."""
     bring(one_shot, tables.WHOLE)
     namespace.nft(
@@ -361,9 +355,7 @@ def test_two_chains_of_a_name_go(namespace: Namespace, one_shot: LibnftablesData
     assert namespace.nft("list table inet sgagent").count(f"chain {name} {{") == (name != "evil")
 
 
-def test_the_table_is_known_until_another_process_changes_it(
-    namespace: Namespace, one_shot: LibnftablesDataplane
-) -> None:
+def test_it_is_known_until_another_changes_it(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
     """A one-shot plans again unless nobody came in between its look at the table and its change."""
     known = [one_shot.is_known]
     bring(one_shot, tables.WHOLE)
@@ -424,9 +416,7 @@ def test_a_table_that_cannot_be_owned_is_kept(namespace: Namespace, owner: Libnf
     assert listed_anew() == Observed(ruleset=tables.WITHOUT_SSH)
 
 
-def test_a_table_that_somebody_deleted_is_made_and_owned_again(
-    namespace: Namespace, owner: LibnftablesDataplane
-) -> None:
+def test_a_deleted_table_is_made_and_owned_again(namespace: Namespace, owner: LibnftablesDataplane) -> None:
     """Where ownership was not to be had at first, it is after the table was made anew."""
     namespace.nft("add table inet sgagent")
     bring(owner, tables.WHOLE)

@@ -131,9 +131,7 @@ def are_offloaded(host: Namespace, count: int) -> bool:
     return host.run("conntrack", "-L").count("OFFLOAD") >= count
 
 
-def test_revoked_sessions_end_and_allowed_ones_lose_nothing(
-    agent: Service, one_interface: Lab, behind: Namespace
-) -> None:
+def test_revoked_sessions_end_others_go_on(agent: Service, one_interface: Lab, behind: Namespace) -> None:
     """In both directions, over both families; the agent names the table."""
     agent.define(policy(*INWARDS, *OUTWARDS))
     agent.start()

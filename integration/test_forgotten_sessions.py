@@ -48,9 +48,7 @@ def open_both(busy: Traffic) -> list[tuple[socket.socket, socket.socket]]:
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("documents", (ADVANCED, BASIC), ids=("advanced", "basic with closed egress"))
 @pytest.mark.parametrize("forgets", (("-F",), ("-D", "-p", "tcp"), ("-D", "-f", "ipv6", "-p", "tcp")))
-def test_a_server_that_speaks_first_is_heard(
-    agent: Service, busy: Traffic, documents: str, forgets: tuple[str, ...]
-) -> None:
+def test_who_speaks_is_heard(agent: Service, busy: Traffic, documents: str, forgets: tuple[str, ...]) -> None:
     """Over both families, however conntrack forgot them; then the client is heard too."""
     agent.define(documents)
     agent.start()

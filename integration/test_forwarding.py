@@ -137,9 +137,7 @@ def test_both_interfaces_judge_what_passes_both(agent: Enforcer, behind: Namespa
         assert_cut(busy, moment, {"through both"})
 
 
-def test_acceptance_at_one_interface_says_nothing_of_another(
-    agent: Enforcer, behind: Namespace, busy: Traffic
-) -> None:
+def test_acceptance_here_says_nothing_of_elsewhere(agent: Enforcer, behind: Namespace, busy: Traffic) -> None:
     """A session that is met at a second interface later is judged there, not waved through (§6.4)."""
     lab = agent.lab
     lab.peer.ip(f"route add {GUEST_ADDRESS}/32 via 172.31.254.1 dev eth0")

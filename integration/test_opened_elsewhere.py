@@ -173,9 +173,7 @@ def open_outwards(built: Lab, version: int, link: str) -> None:
 
 @pytest.mark.parametrize("version", (4, 6))
 @pytest.mark.parametrize("elsewhere", ({}, {"eth1": "open"}), ids=("unbound", "bound"))
-def test_an_elsewhere_opened_one_opens_nothing(
-    agent: Enforcer, version: int, elsewhere: dict[str, str]
-) -> None:
+def test_opened_elsewhere_opens_nothing(agent: Enforcer, version: int, elsewhere: dict[str, str]) -> None:
     """The far end gets in only where it may open a session itself, be it conntrack's answer or not."""
     enforce(agent, eth0="open", **elsewhere)
     open_outwards(agent.lab, version, "eth1")
@@ -268,9 +266,7 @@ def test_nobody_shuts_the_host_from_within(agent: Enforcer) -> None:
 
 @pytest.mark.parametrize("version", (4, 6))
 @pytest.mark.parametrize("elsewhere", ({}, {"eth1": "inwards"}), ids=("unbound", "bound"))
-def test_an_accepted_answer_lets_its_opener_in_nowhere(
-    agent: Enforcer, version: int, elsewhere: dict[str, str]
-) -> None:
+def test_an_accepted_answer_lets_nobody_in(agent: Enforcer, version: int, elsewhere: dict[str, str]) -> None:
     """The far end, with the host's address, answers a guest's packet at an open port: no other port opens."""
     built, host, far = agent.lab, ip_address(HOST[version]), ip_address(FAR[version])
     enforce(agent, eth0="answers", **elsewhere)

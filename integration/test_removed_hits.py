@@ -368,9 +368,7 @@ def test_a_death_in_a_change_loses_no_session(bench: Bench) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("end", (Service.stop, Service.kill), ids=("stopped", "killed"))
 @pytest.mark.parametrize("name", CHANGES if IS_FULL else ("a rule goes", "a link leaves"))
-def test_what_was_counted_without_an_agent_is_not_lost(
-    bench: Bench, name: str, end: Callable[[Service], object]
-) -> None:
+def test_no_count_is_lost_without_an_agent(bench: Bench, name: str, end: Callable[[Service], object]) -> None:
     """Definitions change while no agent runs; the next one reads the counters that it removes."""
     bench.stream.begin()
     end(bench.agent)

@@ -99,9 +99,7 @@ def version(machine: Machine) -> str:
     return machine.run("sgagent", "--version").split()[1]
 
 
-def test_a_host_installs_refuses_what_was_tampered_with_and_upgrades(
-    wire: Lab, server: Nginx, machine: Machine
-) -> None:
+def test_a_host_installs_upgrades_and_refuses_alterations(wire: Lab, server: Nginx, machine: Machine) -> None:
     """All over HTTPS; while the next version comes, denied traffic stays denied."""
     with keys("first@packages.invalid") as key, keys("other@packages.invalid") as other:
         publish(server.site, URL, key, built(EARLIER))

@@ -99,9 +99,7 @@ READINGS = st.dictionaries(NAMES, VALUES)
 
 
 @given(st.lists(st.tuples(READINGS, st.booleans(), st.sets(NAMES))))
-def test_totals_do_not_go_back(
-    history: list[tuple[dict[str, CounterValue], bool, set[str]]],
-) -> None:
+def test_totals_do_not_go_back(history: list[tuple[dict[str, CounterValue], bool, set[str]]]) -> None:
     """For any readings, deletions and restarts, even impossible ones, no total shrinks."""
     accounting, shown = Accounting(), dict.fromkeys(KEYS.values(), NOTHING)
     for reading, is_restarted, deleted in history:

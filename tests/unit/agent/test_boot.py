@@ -126,7 +126,7 @@ def test_a_host_that_never_enforced_stays_open(state: Path) -> None:
     assert not state.exists()
 
 
-def test_a_host_that_lost_what_it_enforced_is_closed(
+def test_a_host_that_lost_all_is_closed(
     machine: Machine, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """So is one whose configuration says so; what is wrong with the files is said."""

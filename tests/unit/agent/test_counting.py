@@ -88,9 +88,7 @@ def test_no_total_goes_back_where_a_rule_changes_its_policy(dataplane: FakeDatap
     assert mine.accounting.totals == {DNS: CounterValue(0, 0)}
 
 
-def test_a_policy_that_changes_while_counters_can_not_be_read_is_followed(
-    dataplane: FakeDataplane, tmp_path: Path
-) -> None:
+def test_a_policy_that_changes_between_readings_is_followed(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """What was counted since the last reading counts for the new policy then."""
     mine = counting(dataplane, tmp_path)
     mine.follow({NAME: WEB}, frozenset())
@@ -249,9 +247,7 @@ def test_a_reset_that_a_step_reads_first_counts_once(watched: Watched) -> None:
     assert watched.counting.resets.count == 2
 
 
-def test_a_reset_is_noticed_though_the_reading_after_it_fails(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reset_is_noticed_if_a_reading_fails(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next reading counts what came since, and the reset."""
     watched.dataplane.count(NAME, 5, 300)
     watched.poll()

@@ -304,9 +304,7 @@ def of_user(protocol: Protocol) -> Step:
     ("users", "goes_on"),
     (((1000,), True), ((1001,), False), ((None,), False), ((1001, 1000), True), ((), True)),
 )
-def test_a_session_ends_that_its_user_may_not_have(
-    protocol: Protocol, users: tuple[int | None, ...], *, goes_on: bool
-) -> None:
+def test_sessions_of_users_end(protocol: Protocol, users: tuple[int | None, ...], *, goes_on: bool) -> None:
     """Its answers don't show that; TCP's socket ends as well (§6.3, §13.3). If nothing is known it stays."""
     kernel = Kernel([entry(HOST, FAR, protocol)], users=users)
     sweep = sweep_on(kernel)

@@ -254,9 +254,7 @@ class SlowDataplane(FakeDataplane):
 
 
 @pytest.mark.parametrize("is_fetched", (False, True), ids=("after another end", "after new definitions"))
-def test_a_rule_that_ends_in_a_step_goes_after_it(
-    machine: Machine, tmp_path: Path, *, is_fetched: bool
-) -> None:
+def test_a_rule_ending_in_a_step_goes_after_it(machine: Machine, tmp_path: Path, *, is_fetched: bool) -> None:
     """Without waiting for the next fetch."""
     machine.dataplane = SlowDataplane(machine.clock, 2.0)
     lasting = "lasting, direction: ingress"

@@ -47,12 +47,8 @@ def test_a_session_that_will_be_cut_is_named() -> None:
     )
     assert str(cut) == "the login from 198.51.100.7 port 40000 to port 22 on eth0, by rule ssh"
     ((event, keys),) = log.lines
-    assert (event, keys["kind"], keys["opened"], keys["rule_id"]) == (
-        "session_cut_foreseen",
-        "management",
-        "ingress",
-        "ssh",
-    )
+    assert (event, keys["kind"]) == ("session_cut_foreseen", "management")
+    assert (keys["opened"], keys["rule_id"]) == ("ingress", "ssh")
 
 
 def test_the_agents_own_session_is_named_by_the_far_end() -> None:

@@ -90,9 +90,7 @@ def test_the_page_has_each_code() -> None:
         ("route", KernelSettings(picks_up=False), True),
     ),
 )
-def test_virtual_servers_that_conntrack_half_sees_are_named(
-    server: str, settings: KernelSettings, *, is_found: bool
-) -> None:
+def test_half_seen_virtual_servers_are_told(server: str, settings: KernelSettings, *, is_found: bool) -> None:
     """By NAT without vs.conntrack; by routing where sessions are not picked up in the middle."""
     one = VirtualServer(text="TCP 10.0.0.11:80", translates=server == "nat", routes=server == "route")
     evidence = replace(HOST, virtual_servers=(one,), settings=settings)
@@ -269,7 +267,7 @@ def test_old_programs_are_named_beside_a_library_that_writes_more(
         (ClockFact(now=10 * DAY, built=50 * DAY, is_synchronised=True), False, True),
     ),
 )
-def test_a_clock_matters_where_rules_end_or_where_it_must_be_wrong(
+def test_clocks_matter_if_rules_end_or_they_are_wrong(
     clock: ClockFact, *, depends: bool, is_found: bool
 ) -> None:
     """Most virtual machines have no synchronised clock, and no rule that ends."""

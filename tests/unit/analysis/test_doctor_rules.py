@@ -313,9 +313,7 @@ def test_a_policy_of_frames_is_about_ports_leading_out(port: bytes, expected: li
         ((b.expression("objref", b.number(1, 7), b.name(2, "t")),), [("session_timeout", "low")]),
     ),
 )
-def test_what_takes_copies_or_forgets_packets_is_named(
-    rule: tuple[bytes, ...], expected: list[tuple[str, str]]
-) -> None:
+def test_what_takes_or_copies_is_named(rule: tuple[bytes, ...], expected: list[tuple[str, str]]) -> None:
     """TPROXY, unless a mark picks its packets; copies; timeouts of sessions."""
     assert found(at(priority=-160).rule("a", *rule)) == expected
 

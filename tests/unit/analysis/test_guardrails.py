@@ -80,11 +80,8 @@ def violations(
     broken = find_violations(resolve_guardrails((statement,), definitions)[0], found.policy)
     for one in broken:
         decision = evaluate(found.policy, one.packet)
-        assert (decision.verdict, decision.decided_by, decision.rule) == (
-            one.verdict,
-            one.decided_by,
-            one.rule,
-        )
+        assert (decision.verdict, decision.decided_by) == (one.verdict, one.decided_by)
+        assert decision.rule == one.rule
     return broken
 
 

@@ -75,10 +75,8 @@ def test_changes_are_marked(run: Run, tmp_path: Path) -> None:
         (candidate / path.name).write_text(path.read_text().replace("[80, 443]", "[443, 8443]"))
     found = json.loads(run("--json", "--changes-from", TIERS, definitions=candidate)[1])
     changed = {edge["target"]: edge for edge in found["edges"] if edge["opened"]["text"] != "nothing"}
-    assert (changed["sg-web"]["opened"]["text"], changed["sg-web"]["closed"]["text"]) == (
-        "tcp 8443",
-        "tcp 80",
-    )
+    assert changed["sg-web"]["opened"]["text"] == "tcp 8443"
+    assert changed["sg-web"]["closed"]["text"] == "tcp 80"
     assert list(changed) == ["sg-web"]
 
 

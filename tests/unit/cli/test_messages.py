@@ -334,9 +334,7 @@ def problems_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[
     return found
 
 
-def test_check_shows_the_line_of_the_key_beside_errors_of_form(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_shows_lines_beside_errors_of_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown object is at the line of its field, whatever else is wrong; so is an id that is taken."""
     path = tmp_path / "wrong.yaml"
     rule = """    - rule_id: r

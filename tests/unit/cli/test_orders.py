@@ -116,9 +116,7 @@ def test_the_modes_are_a_table() -> None:
     ("overridden", "names"),
     (((), ()), ((None,), ("br-1", "eth0")), (("eth0",), ("eth0",)), (("br-*",), ("br-1",))),
 )
-def test_the_modes_that_hold_are_those_of_the_status(
-    overridden: tuple[str | None, ...], names: tuple[str, ...]
-) -> None:
+def test_modes_are_those_of_the_status(overridden: tuple[str | None, ...], names: tuple[str, ...]) -> None:
     """Of what is judged, with whether they were ordered: for all, for one link, or for a pattern."""
     links = tuple(
         InterfaceStatus(name=name, network_interface_id=None, state=InterfaceState.BOUND, mode=mode)

@@ -109,9 +109,7 @@ def test_who_vouches_is_told(key: str) -> None:
         (("--key", "/nowhere/policy.key"), "/nowhere/policy.key"),
     ),
 )
-def test_options_that_make_no_sense(
-    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_senseless_options(arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They are wrong use, before the documents are read and the store is asked."""
     assert main(["publish", "/nowhere/documents", *arguments]) == 2
     assert told in capsys.readouterr().err

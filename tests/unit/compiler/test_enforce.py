@@ -505,9 +505,7 @@ class TestOlderTable:
         return host
 
     @pytest.mark.parametrize("first", (NARROW, WIDE), ids=("at once", "later"))
-    def test_a_starting_agent_clears_marks_of_later_generations(
-        self, host: Host, first: ResolvedPolicy
-    ) -> None:
+    def test_a_starting_agent_clears_marks_of_later_ones(self, host: Host, first: ResolvedPolicy) -> None:
         """It does so before the second generation comes again; marks of the first are the table's own."""
         host.restart()
         if first is WIDE:

@@ -161,9 +161,7 @@ def test_of_one_protocol_alone_it_is_not_asked_for() -> None:
         (ALIKE - 1, ALIKE - 1, ()),
     ),
 )
-def test_a_protocol_is_separate_protocols_by_its_lines(
-    of_tcp: int, of_udp: int, expected: tuple[Protocol, ...]
-) -> None:
+def test_protocols_are_split_by_lines(of_tcp: int, of_udp: int, expected: tuple[Protocol, ...]) -> None:
     """Those that look at the source port gain nothing, and do not count."""
     rules = (
         *many_rules(of_tcp),

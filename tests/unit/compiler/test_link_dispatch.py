@@ -117,9 +117,7 @@ def test_links_that_a_prefix_tells_apart_change_nothing() -> None:
         ([hand("br-*", check=SourceCheck.ON), hand("a*", "br-x")], [], ["br-*", "a*", CLOSED]),
     ),
 )
-def test_nothing_is_compiled_that_no_link_leads_to(
-    hands: list[HandBinding], links: list[str], judges: list[str]
-) -> None:
+def test_no_unreachable_chain_is_made(hands: list[HandBinding], links: list[str], judges: list[str]) -> None:
     """A pattern's judge waits for a link, unless its links have judges of their own."""
     found = policy(hands, *links)
     chains = compiled(found).chain_by_name

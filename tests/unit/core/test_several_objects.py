@@ -63,9 +63,7 @@ APP = group("sg-app", members=["192.0.2.7", "2001:db8:ffff::7"])
         ("10.9.9.9", TCP, 80, DROP),
     ),
 )
-def test_any_object_and_any_protocol_matches(
-    far_end: str, protocol: Protocol | int, port: int, expected: Policy
-) -> None:
+def test_any_pair_matches(far_end: str, protocol: Protocol | int, port: int, expected: Policy) -> None:
     """One rule for both families, two protocols, and three kinds of far ends."""
     assert verdict(policy_of(group("sg-1", WEB), APP, on=ON), packet(IN, far_end, protocol, port)) is expected
 
@@ -134,9 +132,7 @@ def test_one_list_means_different_members_by_account() -> None:
         ((ICMPV6, TCP), "pl-4,10.0.0.0/8", ["family_of_protocol"]),
     ),
 )
-def test_each_protocol_of_a_family_needs_an_object_of_it(
-    protocols: Protocols, other_end: str, expected: list[str]
-) -> None:
+def test_each_protocol_needs_an_object(protocols: Protocols, other_end: str, expected: list[str]) -> None:
     """Prefix lists have a family, which is known once they are."""
     ports = "80" if TCP in protocols else ""
     asking = replace(rule("r", ACCEPT, TCP, ports, other_end), protocols=protocols)

@@ -49,9 +49,7 @@ def test_the_far_end_is_locked_out_where_it_may_open_what_the_host_may_not() -> 
 
 
 @pytest.mark.parametrize("directions", (("in", "out"), ("out",), ()))
-def test_it_is_not_where_the_session_is_allowed_or_both_are_denied(
-    directions: tuple[str, ...],
-) -> None:
+def test_it_is_not_where_the_session_is_allowed_or_both_are_denied(directions: tuple[str, ...]) -> None:
     """Then its packets are part of a session that goes on, or dropped by their own right."""
     assert not judge(only(*directions)).is_locked_out(entry(HOST, FAR))
 

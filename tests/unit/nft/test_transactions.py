@@ -99,9 +99,7 @@ def test_a_base_chain_whose_hook_changes_is_made_anew() -> None:
         Counter("rule/eth0/ssh", comment="old"),
     ),
 )
-def test_what_cannot_change_in_place_is_replaced_with_the_table(
-    other: Chain | VerdictMap | Counter,
-) -> None:
+def test_what_cannot_change_in_place_is_replaced_with_the_table(other: Chain | VerdictMap | Counter) -> None:
     """The kernel changes no hook, comment or key, and may refuse ranges: one transaction makes all anew."""
     before = _whole_but(other)
     plan = make_plan(tables.WHOLE, before)

@@ -155,9 +155,7 @@ def asks_by_name(source: HttpsSource, server: TlsServer, written_at: str, sent_a
 
 
 @pytest.mark.parametrize("written_at", (SENT_AT, "Wed, 25 Nov 2026 00:00:02 GMT"))
-def test_a_document_of_this_second_is_asked_for_as_a_whole(
-    source: HttpsSource, server: TlsServer, written_at: str
-) -> None:
+def test_one_of_this_second_is_sent_whole(source: HttpsSource, server: TlsServer, written_at: str) -> None:
     """It may have changed since under the same name."""
     assert not asks_by_name(source, server, written_at, SENT_AT)
 

@@ -440,9 +440,7 @@ def test_the_kernel_says_who_connected() -> None:
 
 
 @pytest.mark.parametrize("leave", (socket.socket.close, lambda one: one.shutdown(socket.SHUT_RDWR)))
-def test_who_is_gone_is_known_before_an_order(
-    directory: Path, leave: Callable[[socket.socket], None]
-) -> None:
+def test_who_left_is_known_before_an_order(directory: Path, leave: Callable[[socket.socket], None]) -> None:
     """A client that only says that it sends no more still waits for its answer."""
     left, wanted = threading.Event(), list[bool]()
 

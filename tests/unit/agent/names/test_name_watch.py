@@ -137,9 +137,7 @@ def codes(step: Step) -> list[str]:
     return [problem.code for problem in step.problems]
 
 
-def test_a_name_is_closed_until_it_is_resolved_and_its_servers_are_open(
-    machine: Machine, resolver: FakeResolver
-) -> None:
+def test_a_name_is_closed_until_resolved_its_servers_open(machine: Machine, resolver: FakeResolver) -> None:
     """The first step waits for nobody."""
     agent = Agent(machine, resolver)
     first = agent.step()

@@ -235,9 +235,7 @@ def test_a_link_that_comes_while_somebody_publishes(stack: ExitStack) -> None:
     assert {key: item.value for key, item in known.values.items()} == {WEB: b"before", APP: b"app"}
 
 
-def test_each_unfinished_publication_is_logged_once(
-    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_unfinished_one_is_logged_once(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resync begins to wait anew: it may have read the end of the one that was logged."""
     log = FakeLog()
     monkeypatch.setattr(watcher, "_LOG", log)
