@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 
 from sgagent.core.binding import Bindings, HandBinding, HostFacts, bind
+from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
 from sgagent.core.model import (
     ALL_PORTS,
@@ -118,6 +119,20 @@ def group(
         vpc_id=vpc,
         member_addresses=blocks(*members),
         rules=rules,
+    )
+
+
+def rule_counter(
+    rule_id: str,
+    policy: Policy = ACCEPT,
+    *,
+    group_id: str = "sg-1",
+    link: str = "eth0",
+    direction: Direction = IN,
+) -> RuleCounter:
+    """Return the key of a rule's counter."""
+    return RuleCounter(
+        interface=link, security_group_id=group_id, rule_id=rule_id, direction=direction, policy=policy
     )
 
 

@@ -55,7 +55,7 @@ from tests.draws import Draws, SeededDraws
 from tests.generators import Case, random_packets
 from tests.strategies import cases, draws
 from tests.tracing import walk, walk_reply
-from tests.words import ACCEPT, DROP, IN, OUT, PLATFORM, group, policy_of, resolution, rule
+from tests.words import ACCEPT, DROP, IN, OUT, PLATFORM, group, policy_of, resolution, rule, rule_counter
 
 LAYOUT = MarkLayout(0xFFFF0000)
 _Thing = TypeVar("_Thing")
@@ -234,12 +234,8 @@ def each_rule_has_one_counter_and_one_verdict_on_each_interface(
 ) -> None:
     """Whatever counts carries the verdict out: a leaf, or lines of a rule that accepts (design)."""
     wanted = {
-        names.rule_chain(one.name, rule.rule_id): RuleCounter(
-            interface=one.name,
-            security_group_id=rule.security_group_id,
-            rule_id=rule.rule_id,
-            direction=direction,
-            policy=rule.policy,
+        names.rule_chain(one.name, rule.rule_id): rule_counter(
+            rule.rule_id, rule.policy, group_id=rule.security_group_id, link=one.name, direction=direction
         )
         for one in policy.interfaces
         for direction in Direction

@@ -10,17 +10,12 @@ from sgagent.agent.counters import Accounting
 from sgagent.core.counter_keys import CounterKey, InnerCounter, ObservedDropCounter, RuleCounter
 from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
+from tests.words import rule_counter
 
 
 def rule(rule_id: str, group: str = "sg-web") -> RuleCounter:
     """Return the key of a rule's counter."""
-    return RuleCounter(
-        interface="eth0",
-        security_group_id=group,
-        rule_id=rule_id,
-        direction=Direction.INGRESS,
-        policy=Policy.ACCEPT,
-    )
+    return rule_counter(rule_id, group_id=group)
 
 
 WEB = rule("sgr-web")

@@ -11,23 +11,18 @@ import pytest
 from sgagent.agent.counters import RETRY_SECONDS, Accounting, Counting
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.status import Resets
-from sgagent.core.counter_keys import CounterKey, RuleCounter
+from sgagent.core.counter_keys import CounterKey
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
-from sgagent.core.model import Direction, Policy
+from sgagent.core.model import Policy
 from sgagent.nft.ruleset import Counter
 from sgagent.nft.transactions import RESET_WATCH, AddCounter, AddTable, Delete, Plan
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataplane
+from tests.words import rule_counter
 
 NAME, OTHER = "rule/eth0/sgr-web", "rule/eth0/sgr-dns"
-WEB = RuleCounter(
-    interface="eth0",
-    security_group_id="sg-1",
-    rule_id="sgr-web",
-    direction=Direction.INGRESS,
-    policy=Policy.ACCEPT,
-)
+WEB = rule_counter("sgr-web")
 DROPPED = replace(WEB, policy=Policy.DROP)
 DNS = replace(WEB, rule_id="sgr-dns")
 

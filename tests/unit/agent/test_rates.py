@@ -24,12 +24,12 @@ from sgagent.core.counter_keys import (
     InnerCounter,
     InvalidCounter,
     ObservedDropCounter,
-    RuleCounter,
 )
 from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
+from tests.words import rule_counter
 
 KEY, OTHER = InnerCounter(interface="eth0"), InnerCounter(interface="eth1")
 
@@ -88,13 +88,7 @@ def test_what_shrank_is_no_growth() -> None:
     assert begun.after(totals(eth0=1), STEP_SECONDS).packets(KEY) == (0,)
 
 
-RULE = RuleCounter(
-    interface="eth0",
-    security_group_id="sg-1",
-    rule_id="sgr-1",
-    direction=Direction.INGRESS,
-    policy=Policy.ACCEPT,
-)
+RULE = rule_counter("sgr-1")
 DEFAULT = DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=Policy.DROP)
 WOULD = ObservedDropCounter(interface="eth0", direction=Direction.INGRESS)
 INVALID = InvalidCounter(interface="eth0", direction=Direction.INGRESS)

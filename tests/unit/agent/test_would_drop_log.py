@@ -17,6 +17,7 @@ from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.unit.agent.test_forbidden_sessions import Log
+from tests.words import rule_counter
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 OBSERVED = frozenset({"eth0"})
@@ -24,9 +25,7 @@ OBSERVED = frozenset({"eth0"})
 
 def rule(rule_id: str, policy: Policy = Policy.DROP, interface: str = "eth0") -> RuleCounter:
     """Return the key of a rule's counter."""
-    return RuleCounter(
-        interface=interface, security_group_id="sg-1", rule_id=rule_id, direction=IN, policy=policy
-    )
+    return rule_counter(rule_id, policy, link=interface)
 
 
 BAN, WEB = rule("sgr-ban"), rule("sgr-web", Policy.ACCEPT)

@@ -32,7 +32,19 @@ from sgagent.core.resolve import Exemptions
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.settings import Settings
 from tests.corpus import EXAMPLES
-from tests.words import ACCEPT, DROP, IN, OUT, by_hand, group, interface, policy_of, rule, snapshot
+from tests.words import (
+    ACCEPT,
+    DROP,
+    IN,
+    OUT,
+    by_hand,
+    group,
+    interface,
+    policy_of,
+    rule,
+    rule_counter,
+    snapshot,
+)
 
 LINT = EXAMPLES / "lint"
 EXEMPTIONS = Exemptions(platform=Settings().platform)
@@ -49,9 +61,7 @@ def read(*paths: Path) -> Snapshot:
 
 def usage(rule_id: str, days: float) -> tuple[RuleCounter, Usage]:
     """Return that a rule of the web group was counted for long, and hit so many days ago."""
-    key = RuleCounter(
-        interface="eth0", security_group_id="sg-web", rule_id=rule_id, direction=IN, policy=ACCEPT
-    )
+    key = rule_counter(rule_id, group_id="sg-web")
     return key, Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)
 
 
@@ -398,13 +408,7 @@ def test_unused_needs_time_and_silence() -> None:
     """A rule that is counted only since yesterday, or was hit on another link, is not called unused."""
     definitions = read(LINT / "unused_rule" / "bad.yaml")
     key, old = usage("sgr-old-site", 60)
-    elsewhere = RuleCounter(
-        interface="eth1",
-        security_group_id="sg-web",
-        rule_id="sgr-old-site",
-        direction=Direction.INGRESS,
-        policy=Policy.ACCEPT,
-    )
+    elsewhere = rule_counter("sgr-old-site", group_id="sg-web", link="eth1")
     young = Usage(counted_since=NOW - DAY, last_hit_at=None)
     for usages in ({key: young}, {key: old, elsewhere: Usage(counted_since=0.0, last_hit_at=NOW)}):
         life = Life(usage=usages, now=NOW, unused_seconds=30 * DAY)

@@ -37,7 +37,6 @@ from sgagent.core.counter_keys import (
     HitStep,
     InnerCounter,
     InvalidCounter,
-    RuleCounter,
 )
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
 from sgagent.core.evaluate import Packet
@@ -61,6 +60,7 @@ from sgagent.settings.tables import METADATA_SERVICE
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import Machine
+from tests.words import rule_counter
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
 LAYOUT = MarkLayout(0xFFFF0000)
@@ -239,9 +239,7 @@ def test_hits_come_in_the_order_in_which_things_decide(agent: Agent) -> None:
         DefaultCounter(interface="eth0", direction=IN, verdict=Policy.DROP): CounterValue(
             packets=5, bytes=200
         ),
-        RuleCounter(
-            interface="eth0", security_group_id="sg-1", rule_id="sgr-2", direction=IN, policy=Policy.DROP
-        ): CounterValue(packets=7, bytes=280),
+        rule_counter("sgr-2", Policy.DROP): CounterValue(packets=7, bytes=280),
         InnerCounter(interface="eth0"): one,
         ExemptionCounter(interface="eth0", direction=IN, kind=ExemptionKind.FAILSAFE): one,
         ExemptionCounter(interface="eth0", direction=OUT, kind=ExemptionKind.PLATFORM): one,
@@ -441,9 +439,7 @@ def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
 
 def test_hits_say_when_there_was_the_last(agent: Agent) -> None:
     """Of each counter that is known of: from when on it counts, and when it grew."""
-    key = RuleCounter(
-        interface="eth0", security_group_id="sg-1", rule_id="sgr-1", direction=IN, policy=Policy.ACCEPT
-    )
+    key = rule_counter("sgr-1")
     agent.times[key] = HitTimes(counted_since=1000.0, last_hit_at=2000.0)
     ingress = agent.hits().interfaces[0].hits
     times = {hit.rule_id: (hit.counted_since, hit.last_hit_at) for hit in ingress if hit.rule_id}

@@ -12,7 +12,7 @@ from sgagent.compiler.compilation import compile_
 from sgagent.core.addresses import AddressSet
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.conditions import Conditions, LocalUnit
-from sgagent.core.counter_keys import CounterKey, DefaultCounter, RuleCounter
+from sgagent.core.counter_keys import CounterKey, DefaultCounter
 from sgagent.core.model import TCP, Direction, Mode, Policy, Snapshot
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
@@ -22,7 +22,7 @@ from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
 from tests.fakes.log import FakeLog
 from tests.unit.agent.flowlog.flows import DEFAULT, ipv4, logged, ports
-from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, resolution, rule, snapshot
+from tests.words import ACCEPT, DROP, OUT, blocks, group, policy_of, resolution, rule, rule_counter, snapshot
 
 LAYOUT = MarkLayout(0xFFFF0000)
 WEB = group(
@@ -220,13 +220,7 @@ def test_what_is_no_packet_is_counted() -> None:
 
 
 BY_DEFAULT = DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=Policy.DROP)
-BY_RULE = RuleCounter(
-    interface="eth0",
-    security_group_id="sg-1",
-    rule_id="no-ssh",
-    direction=Direction.INGRESS,
-    policy=Policy.DROP,
-)
+BY_RULE = rule_counter("no-ssh", Policy.DROP)
 
 
 def totals(default: int, by_rule: int = 0) -> Mapping[CounterKey, CounterValue]:

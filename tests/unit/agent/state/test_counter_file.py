@@ -18,19 +18,13 @@ from sgagent.core.counter_keys import (
     InnerCounter,
     InvalidCounter,
     ObservedDropCounter,
-    RuleCounter,
 )
 from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
+from tests.words import rule_counter
 
 KEYS: tuple[CounterKey, ...] = (
-    RuleCounter(
-        interface="eth0",
-        security_group_id="sg-web",
-        rule_id="sgr-web",
-        direction=Direction.INGRESS,
-        policy=Policy.ACCEPT,
-    ),
+    rule_counter("sgr-web", group_id="sg-web"),
     DefaultCounter(interface="eth0", direction=Direction.EGRESS, verdict=Policy.DROP),
     InnerCounter(interface="eth0"),
     InvalidCounter(interface="eth0", direction=Direction.INGRESS),

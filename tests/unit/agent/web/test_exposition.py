@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 
 from sgagent.agent.web.metrics import counter_families
 from sgagent.core.counter_keys import CounterKey, RuleCounter
-from sgagent.core.model import Direction, Policy
+from sgagent.core.model import Policy
 from sgagent.ports import CounterValue
+from tests.words import rule_counter
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 
@@ -39,13 +40,7 @@ class Collected(Collector):
 
 def key(rule_id: str, interface: str = "eth0") -> RuleCounter:
     """Return the key of a rule."""
-    return RuleCounter(
-        interface=interface,
-        security_group_id="sg-1",
-        rule_id=rule_id,
-        direction=Direction.INGRESS,
-        policy=Policy.DROP,
-    )
+    return rule_counter(rule_id, Policy.DROP, link=interface)
 
 
 def registry_of(hits: dict[RuleCounter, int]) -> CollectorRegistry:

@@ -23,23 +23,16 @@ from sgagent.core.counter_keys import (
     InnerCounter,
     InvalidCounter,
     ObservedDropCounter,
-    RuleCounter,
 )
 from sgagent.core.model import TCP, Direction, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.ports import CounterValue
 from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
-from tests.words import ACCEPT, group, interface, rule, snapshot
+from tests.words import ACCEPT, group, interface, rule, rule_counter, snapshot
 
 TOTALS: CounterTotals = {
-    RuleCounter(
-        interface="eth0",
-        security_group_id="sg-web",
-        rule_id="sgr-web",
-        direction=Direction.INGRESS,
-        policy=Policy.ACCEPT,
-    ): CounterValue(packets=3, bytes=180),
+    rule_counter("sgr-web", group_id="sg-web"): CounterValue(packets=3, bytes=180),
     DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=Policy.DROP): CounterValue(4, 240),
     InnerCounter(interface="eth0"): CounterValue(5, 300),
     InvalidCounter(interface="eth0", direction=Direction.EGRESS): CounterValue(6, 360),

@@ -28,6 +28,7 @@ from sgagent.verify import Outcome
 from tests.unit.agent.flowlog.flows import dropped
 from tests.unit.agent.web.reading import Reader
 from tests.webpage import Part, barriers
+from tests.words import rule_counter
 
 PACKET: dict[str, str | int] = {
     "direction": "ingress",
@@ -149,13 +150,7 @@ DESCRIPTIONS = {
 
 def test_rules_are_in_order_of_precedence(reader: Reader) -> None:
     """They have their hits and descriptions; the default is last."""
-    counter = RuleCounter(
-        interface="eth0",
-        security_group_id="sg-web",
-        rule_id="sgr-web-ipv4",
-        direction=Direction.INGRESS,
-        policy=Policy.ACCEPT,
-    )
+    counter = rule_counter("sgr-web-ipv4", group_id="sg-web")
     reader.totals = {counter: CounterValue(packets=0, bytes=0)}
     reader.open("/")
     reader.totals = {counter: CounterValue(packets=1234, bytes=74040)}
@@ -584,15 +579,7 @@ def test_a_strangers_name_gets_nothing(reader: Reader, path: str) -> None:
 
 
 def _counters(rule_id: str) -> list[RuleCounter]:
-    return [
-        RuleCounter(
-            interface="eth0",
-            security_group_id="sg-web",
-            rule_id=rule_id,
-            direction=Direction.INGRESS,
-            policy=Policy.ACCEPT,
-        )
-    ]
+    return [rule_counter(rule_id, group_id="sg-web")]
 
 
 def test_rules_that_expire_have_a_column(tmp_path: Path) -> None:
