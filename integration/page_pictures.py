@@ -95,11 +95,9 @@ def _live(reader: Reader, draw: random.Random) -> None:
         burst = 5 if 1500 < second < 1740 else 1
         for key in keys:
             grown = sum(draw.random() < weights[key] for _ in range(10 * (burst if is_of_drops(key) else 1)))
-            before = reader.totals[key]
+            last = reader.totals[key]
             if grown:
-                reader.totals[key] = CounterValue(
-                    packets=before.packets + grown, bytes=before.bytes + 60 * grown
-                )
+                reader.totals[key] = CounterValue(packets=last.packets + grown, bytes=last.bytes + 60 * grown)
                 hit_at = reader.clock.now() - draw.randrange(9)
                 reader.times[key] = HitTimes(counted_since=_BEGUN_AT, last_hit_at=hit_at)
         reader.published.note_totals(dict(reader.totals), times=dict(reader.times))

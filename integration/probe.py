@@ -71,9 +71,7 @@ class Probe:
         """Return the numbers of the packets of one family that got past."""
         listing = json.loads(self.host.nft("-j", "list", "set", "inet", "testprobe", f"seen_ipv{version}"))
         elements = next(item["set"] for item in listing["nftables"] if "set" in item).get("elem", ())
-        return frozenset(
-            element if isinstance(element, int) else element["elem"]["val"] for element in elements
-        )
+        return frozenset(one if isinstance(one, int) else one["elem"]["val"] for one in elements)
 
     def arrived(self) -> int:
         """Return how many packets have come in, whatever became of them."""

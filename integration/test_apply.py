@@ -203,9 +203,7 @@ def test_restoring_a_file_after_a_rollback_says_what_activates_it(agent: Service
     assert remedy in agent.command("status").output
     assert json.loads(agent.command("status", "--json").output)["held"]["remedy"] == remedy
     assert all(event["remedy"] == remedy for event in agent.events("source_held_back"))
-    assert len(agent.events("source_held_back")) >= 3, (
-        "at the rollback, when the file came back, at the reload"
-    )
+    assert len(agent.events("source_held_back")) >= 3, "at the rollback, at the file's return, at the reload"
     assert agent.command("apply", str(agent.documents), "--yes").status == 0
     assert open_ports(one_interface) == {22, 80}
     assert status(agent)["held"] is None

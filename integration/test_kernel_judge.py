@@ -138,9 +138,7 @@ def test_every_protocol_is_judged_as_the_specification_says(tmp_path: Path) -> N
     ((tests,),) = [[file["tests"] for file in json.loads(done.stdout)["files"]]]
     assert [one for one in tests if one["result"] == "failed"] == []
     left_out = [one["name"] for one in tests if one["result"] == "left_out"]
-    assert left_out == ["v6 0 ingress", "answer to v6 0 ingress"], (
-        "IPv6 drops an empty header before any hook"
-    )
+    assert left_out == ["v6 0 ingress", "answer to v6 0 ingress"], "IPv6 drops an empty header before hooks"
 
 
 @pytest.mark.sampled(1)

@@ -94,9 +94,7 @@ def test_sessions_are_named_before_they_are_cut(agent: Service, sessions: Mappin
     }
     order = [event["event"] for event in agent.all_events()]
     assert order.index("session_cut_foreseen") < len(order) - 1 - order[::-1].index("ruleset_applied")
-    wait_for(
-        lambda: agent.metric("sgagent_sessions_cut_total", kind="management") == 2, "the metric to say so"
-    )
+    wait_for(lambda: agent.metric("sgagent_sessions_cut_total", kind="management") == 2, "the metric")
     assert agent.metric("sgagent_sessions_cut_total", kind="other") == 0
     said = status(agent)
     assert said["sessions_cut"] == 2

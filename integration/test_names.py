@@ -297,19 +297,9 @@ def test_the_host_proves_its_table_and_explains_by_what_it_knows(
     asked = len(server.asked)
     assert agent.command("verify").status == 0
     for address, verdict in ((A, "accept"), (B, "drop")):
-        question = (
-            "egress",
-            "--source",
-            HOST,
-            "--destination",
-            address,
-            "--protocol",
-            "tcp",
-            "--port",
-            "443",
-        )
+        words = ("egress", "--source", HOST, "--destination", address, "--protocol", "tcp", "--port", "443")
         for documents in ((), ("--definitions", str(agent.documents))):
-            answer = json.loads(agent.command("explain", *question, *documents, "--json").output)
+            answer = json.loads(agent.command("explain", *words, *documents, "--json").output)
             assert answer["verdict"] == verdict
     dns_question = ("egress", "--source", HOST, "--destination", SERVER, "--protocol", "udp", "--port", "53")
     answer = json.loads(agent.command("explain", *dns_question, "--json").output)

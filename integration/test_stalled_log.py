@@ -176,9 +176,7 @@ def test_flows_that_nobody_reads_hold_nothing_up(one_interface: Lab, reader: Rea
         reader.fill()
         before = status(agent)["snapshot_version"]
         assert not is_let_in(one_interface, CLIENT, HOST, 81)
-        wait_for(
-            lambda: agent.metric("sgagent_flow_log_lost_total", reason="not_written") == 1, "the loss", 5
-        )
+        wait_for(lambda: agent.metric("sgagent_flow_log_lost_total", reason="not_written") == 1, "a loss", 5)
         assert "nobody reads it" in str(status(agent)["faults"])
         agent.define(definitions(WEB, "ingress accept 1 tcp 82 from 0.0.0.0/0"))
         wait_for(lambda: status(agent)["snapshot_version"] != before, "the change to be enforced", 2)

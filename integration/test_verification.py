@@ -390,9 +390,7 @@ def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) ->
         file.write_text(text)
         assert agent.command("verify", "--ruleset", str(file), *chosen).status == 0
         file.write_text(re.sub("flags (owner,)?persist", "flags owner", text))
-        assert agent.command("verify", "--ruleset", str(file), *chosen).status == 0, (
-            "as older kernels list it"
-        )
+        assert agent.command("verify", "--ruleset", str(file), *chosen).status == 0, "as older kernels do"
         file.write_text(text.replace("80", "81"))
         assert agent.command("verify", "--ruleset", str(file), *chosen).status == 1
         file.write_text(text[: len(text) // 2])

@@ -321,9 +321,7 @@ def test_steps_that_change_nothing_keep_no_process_that_proves(tmp_path: Path) -
         stage = Stage(made, listings, log, machine)
         stage.step()
         stage.wait_for(Outcome.REFUTED)
-        wait_until(
-            lambda: (stage.step(), not processes_that_prove())[1], "the end of the process that proves"
-        )
+        wait_until(lambda: (stage.step(), not processes_that_prove())[1], "the end of the prover")
 
 
 def test_a_proof_that_takes_too_much_memory_is_unknown(stage: Stage) -> None:

@@ -196,18 +196,16 @@ def test_explain_says_how_the_platform_list_is_switched_off(run: Run, web: Path,
     """What passes to the metadata service by default is told apart from what a host needs (§7.1, §7.3)."""
     to = ["--source", "10.0.0.11", "--protocol", "udp", "--definitions", web, "--interface", "eth0=sg-web"]
     metadata = ["explain", "egress", *to, "--destination", "100.100.100.200", "--port", 53]
-    _, output, _ = run(*metadata)
-    assert "by always: the configuration's platform list" in output
-    assert "platform = [] switches that off" in output
+    _, text, _ = run(*metadata)
+    assert "by always: the configuration's platform list" in text
+    assert "platform = [] switches that off" in text
     configuration = tmp_path / "sgagent.toml"
     configuration.write_text("platform = []\n")
-    _, output, _ = run(*metadata, "--config", configuration)
-    assert "by default" in output
-    _, output, _ = run(
-        "explain", "egress", *to, "--destination", "10.0.0.1", "--source-port", 68, "--port", 67
-    )
-    assert "by always: a host needs it" in output
-    assert "platform" not in output
+    _, text, _ = run(*metadata, "--config", configuration)
+    assert "by default" in text
+    _, text, _ = run("explain", "egress", *to, "--destination", "10.0.0.1", "--source-port", 68, "--port", 67)
+    assert "by always: a host needs it" in text
+    assert "platform" not in text
 
 
 def test_explain_says_that_an_invalid_packet_is_evaluated(run: Run, web: Path, tmp_path: Path) -> None:

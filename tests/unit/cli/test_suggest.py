@@ -237,9 +237,7 @@ def test_an_empty_log_suggests_nothing(run: Run, tmp_path: Path) -> None:
 
 def test_several_processes_read_logs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the same result as by one."""
-    logs = [
-        write(tmp_path / f"host-{one}.log", incoming(f"10.0.0.{one}", CLIENT, 443)) for one in (21, 22, 23)
-    ]
+    logs = [write(tmp_path / f"host-{n}.log", incoming(f"10.0.0.{n}", CLIENT, 443)) for n in (21, 22, 23)]
     alone = run("--flows", *logs)
     monkeypatch.setattr("sgagent.cli.flow_files.WORTH_A_PROCESS", 1)
     assert run("--flows", *logs) == alone

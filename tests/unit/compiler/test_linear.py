@@ -87,11 +87,9 @@ def test_networks_are_looked_up_in_a_map() -> None:
         on={"eth0": "sg-1"},
     )
     entries = [e for e in list_entries(policy.interfaces[0], IN, Family.IPV4, Memo()) if not e.is_exempt]
-    collected, (by_session, by_header) = far_ends(), readings(IN, Family.IPV4)
-    lines = [
-        rule_text(line) for way in (by_header, by_session) for line in entry_rules(entries, way, collected)
-    ]
-    (made,) = collected.made.values()
+    found, (by_session, by_header) = far_ends(), readings(IN, Family.IPV4)
+    lines = [rule_text(line) for way in (by_header, by_session) for line in entry_rules(entries, way, found)]
+    (made,) = found.made.values()
     assert lines == [
         f"tcp dport 80 ip saddr vmap @{made.name}",
         f"ct protocol tcp ct original proto-dst 80 ct original ip saddr vmap @{made.name}",

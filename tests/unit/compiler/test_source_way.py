@@ -44,10 +44,7 @@ def test_nothing_else_is_changed(names: tuple[str, ...]) -> None:
     assert close_way(opened) == before
     assert open_way(opened, [NEAR, DNS, FAR]) == opened
     assert open_way(opened, [NEAR]) == open_way(before, [NEAR])
-    assert {chain.name for chain in opened.chains if chain not in before.chains} == {
-        "prerouting",
-        "postrouting",
-    }
+    assert {one.name for one in opened.chains if one not in before.chains} == {"prerouting", "postrouting"}
     operations = make_plan(opened, before).operations
     assert not any(
         isinstance(one, AddCounter) or (isinstance(one, Delete) and one.kind == "counter")

@@ -328,9 +328,7 @@ class TestWarnings:
     )
     def test_a_rule_that_could_be_the_inner_policy(self, policy: Policy, inner: Policy, remedy: str) -> None:
         """All traffic from members is what that policy decides; where both drop, the rule precedes others."""
-        found = resolution(
-            snapshot(group("sg-1", rule("r1", policy, ALL_PROTOCOLS, "", "sg-1"), inner=inner))
-        )
+        found = resolution(snapshot(group("sg-1", rule("r", policy, ALL_PROTOCOLS, "", "sg-1"), inner=inner)))
         assert [(problem.code, problem.remedy) for problem in found.problems] == [("own_group", remedy)]
 
     @pytest.mark.parametrize(
@@ -499,9 +497,7 @@ def test_nobody_holds_what_a_rule_named_before() -> None:
     named, memory = group("sg-1", rule("r1", ACCEPT, TCP, "80", "sg-2")), Memo()
     hand = HandBinding(interface="eth0", security_group_ids=("sg-1",))
     bound = bind(snapshot(named), (hand,), HostFacts(), automatically=False)
-    versions = [
-        watched(group("sg-2", rule("r2", ACCEPT, TCP, str(port), EVERYONE))) for port in range(80, 84)
-    ]
+    versions = [watched(group("sg-2", rule("r", ACCEPT, TCP, str(port), EVERYONE))) for port in range(80, 84)]
     held = list(map(weakref.ref, versions))
     found = []
     while versions:

@@ -173,10 +173,8 @@ def test_an_unknown_port_list_is_told_before_the_unit_runs(
 ) -> None:
     """Else definitions that were taken could not be enforced any more once it starts."""
     conditions = Conditions(local=LocalUnit(name="web.service"))
-    listed = replace(
-        rule("r-unit", policy, TCP, "prl-none", "0.0.0.0/0", direction=OUT), conditions=conditions
-    )
-    found = resolved(listed, running=running)
+    some = replace(rule("r-unit", policy, TCP, "prl-none", "0.0.0.0/0", direction=OUT), conditions=conditions)
+    found = resolved(some, running=running)
     assert [(one.code, one.value) for one in found.problems] == [(code, "prl-none")]
 
 

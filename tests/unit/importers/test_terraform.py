@@ -390,9 +390,7 @@ def test_a_member_that_is_lost_is_told_and_an_error_for_drop_rules(kind: str, va
 
 def test_a_secondary_interface_with_a_resource_of_its_own_is_not_lost() -> None:
     """What an instance says of it is then no more than that."""
-    instance = resource(
-        "alicloud_instance", **INSTANCE, network_interfaces=[{"network_interface_id": "eni-2"}]
-    )
+    server = resource("alicloud_instance", **INSTANCE, network_interfaces=[{"network_interface_id": "eni-2"}])
     secondary = resource(
         "alicloud_ecs_network_interface",
         id="eni-2",
@@ -400,7 +398,7 @@ def test_a_secondary_interface_with_a_resource_of_its_own_is_not_lost() -> None:
         security_group_ids=["sg-2"],
     )
     attached = resource(ATTACHMENT, instance_id="i-1", network_interface_id="eni-2")
-    found = imported(state(ALICLOUD_GROUP, DROP_BY_GROUP, instance, secondary, attached))
+    found = imported(state(ALICLOUD_GROUP, DROP_BY_GROUP, server, secondary, attached))
     assert found.notes == ()
     assert len(found.snapshot.network_interfaces) == 2
 

@@ -67,9 +67,7 @@ def test_a_page_reads_as_what_was_counted(accepted: str, parse: Callable[[str], 
     families = {family.name: family for family in parse(page.decode())}
     hits = families["sgagent_rule_packets"]
     found = [(sample.name, sample.labels["rule_id"], sample.value) for sample in hits.samples]
-    assert found == [
-        ("sgagent_rule_packets_total", rule.rule_id, float(count)) for rule, count in HITS.items()
-    ]
+    assert found == [("sgagent_rule_packets_total", rule.rule_id, float(hits)) for rule, hits in HITS.items()]
     assert hits.type == "counter"
     assert hits.documentation == "Sessions that the rule decided, by the packet that was judged."
     assert [sample.value for sample in families["sgagent_answer"].samples] == [42]
