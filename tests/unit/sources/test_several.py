@@ -8,7 +8,7 @@ import pytest
 
 from sgagent.core.errors import DocumentError, SourceUnavailableError, UsageError
 from sgagent.documents import Limits
-from sgagent.ports import DeliveredPart, Source
+from sgagent.ports import DeliveredPart
 from sgagent.settings import parse_settings
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
@@ -80,7 +80,7 @@ def test_a_source_that_is_refused_keeps_its_part() -> None:
     ((FakeSource("version: 1\ngroups: []\n"), DocumentError), (FakeSource(), SourceUnavailableError)),
     ids=("refused", "away"),
 )
-def test_without_a_first_delivery_of_each_there_is_none(other: Source, error: type[Exception]) -> None:
+def test_without_a_first_delivery_of_each_there_is_none(other: FakeSource, error: type[Exception]) -> None:
     """Groups of the missing part would be unknown to the others."""
     with pytest.raises(error):
         union(FakeSource(A), other).fetch()
