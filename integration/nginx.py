@@ -53,7 +53,6 @@ http {{
     location / {{ }}
     location /clients/ {{ if ($ssl_client_verify != SUCCESS) {{ return 403; }} }}
     location /tokens/ {{ if ($http_authorization != "Bearer {token}") {{ return 401; }} }}
-    location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
     location /elsewhere/ {{ return 302 https://elsewhere.example.com$request_uri; }}
     location /unencrypted/ {{ return 301 http://$host$request_uri; }}
     location /circle/ {{ return 302 $request_uri; }}

@@ -105,14 +105,6 @@ def test_what_is_confirmed_stays(agent: Service, one_interface: Lab) -> None:
     assert [entry["origin"] for entry in history(agent)] == ["source", "apply", "source"]
 
 
-def test_a_stop_gives_a_trial_up(agent: Service, one_interface: Lab) -> None:
-    """The confirmed definitions stay in force when an agent was told to end."""
-    apply(agent, SSH, within="60s")
-    assert agent.stop() == 0
-    assert open_ports(one_interface) == {80}
-    assert agent.events("rolled_back")[-1]["reason"] == "stopped"
-
-
 def test_a_session_that_is_allowed_again_lives(agent: Service, one_interface: Lab) -> None:
     """One that a trial cuts goes on when the trial is given up: the way back into a remote machine."""
     with (

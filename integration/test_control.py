@@ -258,19 +258,6 @@ def test_only_those_who_may_are_answered(agent: Service) -> None:
     assert agent.command("status", user=NOBODY).status == 5
 
 
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize("groups", ([4242], [*range(5000, 5600), 4242]), ids=("one", "hundreds"))
-def test_a_supplementary_group_lets_ask(agent: Service, groups: list[int]) -> None:
-    """``usermod -aG`` gives no other: who has it is answered, and changes nothing."""
-    os.chown(socket_of(agent), -1, 4242)
-    member = (*STRANGER[:-1], "--groups", ",".join(map(str, groups)))
-    ended = agent.command("status", through=member)
-    assert (ended.status, ended.errors) == (0, "")
-    refused = agent.command("confirm", through=member)
-    assert refused.status == 5
-    assert "may change anything" in refused.errors
-
-
 _HOLD = """
 import json, select, socket, sys, time
 path, how, count = sys.argv[1], sys.argv[2], int(sys.argv[3])

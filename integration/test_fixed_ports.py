@@ -190,33 +190,6 @@ def open_a_call(busy: Traffic, behind: Namespace, near: str, *, outwards: bool) 
         busy.open("call", peer, FAR, behind, (near, 5060), kind=udp, source_port=5060, listens_at=there)
 
 
-_ZONED = """
-table inet testzone {
-    chain early {
-        type filter hook prerouting priority raw; policy accept;
-        iifname "eth0" ct zone set 7
-    }
-    chain out {
-        type filter hook output priority raw; policy accept;
-        oifname "eth0" ct zone set 7
-    }
-}
-"""
-
-
-def test_entries_in_a_zone_are_ended_too(agent: Service, busy: Traffic) -> None:
-    """Each in the zone in which it was listed."""
-    busy.lab.load(_ZONED)
-    agent.define(policy(*INWARDS, *OUTWARDS))
-    agent.start()
-    open_all(busy, outwards=True)
-    with busy.running():
-        busy.wait_until_all_talk()
-        agent.define(policy(*INWARDS))
-        agent.wait_for_event("conntrack_entries_ended")
-        busy.wait_until_all_talk()
-
-
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("protocol", (47, 50, 4, 99))
 def test_protocols_without_ports_have_equal_ends(agent: Service, one_interface: Lab, protocol: int) -> None:

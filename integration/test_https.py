@@ -100,13 +100,6 @@ def test_credentials(nginx: Nginx, tmp_path: Path) -> None:
         assert source_of(nginx, target, **more).fetch().snapshot.security_groups
 
 
-def test_a_redirect_within_the_server(nginx: Nginx) -> None:
-    """It is followed."""
-    nginx.publish(policy(80))
-    assert source_of(nginx, "/moved/policy.yaml").fetch().snapshot.security_groups
-    nginx.wait_for_statuses(302, 200)
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A host whose policy comes from a server at the other end of the wire."""

@@ -93,21 +93,6 @@ def test_egress_is_told_apart(one_interface: Lab) -> None:
     assert one_interface.send_egress([packet for packet, _ in outwards]) == [passes for _, passes in outwards]
 
 
-@pytest.mark.parametrize("version", (4, 6))
-def test_fragments_are_judged_whole(one_interface: Lab, version: int) -> None:
-    """A packet in fragments is one packet: conntrack puts it together before any rule sees it."""
-    one_interface.load(RULES)
-    source, destination = (STRANGER, HOST) if version == 4 else (CLIENT6, HOST6)
-    whole = [udp(source, destination, 1024, port, bytes(1000)) for port in (9, 10)]
-    pieces = [
-        WirePacket(
-            source=source, destination=destination, protocol=17, payload=packet.payload, fragment_size=400
-        )
-        for packet in whole
-    ]
-    assert one_interface.send_ingress(pieces) == [True, False]
-
-
 def test_many_packets_keep_their_verdicts(one_interface: Lab) -> None:
     """Thousands of packets in one batch are told apart, each by its own verdict, and every one is new."""
     one_interface.load(RULES)

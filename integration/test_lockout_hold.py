@@ -137,18 +137,6 @@ def test_apply_enforces_what_waits(agent: Service, bench: Lab, login: Ends) -> N
 
 
 @pytest.mark.long
-def test_it_is_enforced_when_its_time_is_up(agent: Service, bench: Lab, login4: Ends) -> None:
-    """By itself."""
-    hold(agent, SHORT)
-    agent.start()
-    agent.define(SHUT)
-    agent.wait_for_event("change_held")
-    agent.wait_for_event("change_held_no_longer", seconds=2 * SHORT)
-    assert opens(bench, 80)
-    assert not talks(login4)
-
-
-@pytest.mark.long
 def test_a_mode_on_trial_ends_by_itself(agent: Service, bench: Lab) -> None:
     """Enforcing is tried and given up: the login, which it stopped, goes on; confirmed, it stays."""
     agent.configure('[enforcement]\nmode = "observe"\n')

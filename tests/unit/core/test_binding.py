@@ -114,11 +114,6 @@ class TestByMac:
         assert pairs(found) == []
         assert codes(found) == ["bad_interface_name"]
 
-    def test_a_port_of_a_vrf_is_seen(self) -> None:
-        """A VRF does not hide which link a packet came by."""
-        found = bound([interface("eni-1", mac=MAC_1)], [link("eth0", mac=MAC_1, port_of=("vrf0", "vrf"))])
-        assert pairs(found) == [("eth0", "eni-1")]
-
 
 class TestByAddress:
     """Network interfaces that name no MAC."""
