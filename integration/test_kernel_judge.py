@@ -13,7 +13,7 @@ import pytest
 from integration import forkserver
 from integration.namespaces import network_namespace
 from tests.corpus import EXAMPLES, examples
-from tests.unit.test_lint_docs import shown_in
+from tests.unit.test_shown_output import shown_in
 
 COMMAND = (sys.executable, "-m", "sgagent", "test", "--kernel")
 NOBODY = 65534
