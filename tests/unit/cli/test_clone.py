@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sgagent.cli.main import main
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.cli.runner import Run
 
 TEXT = """\
 version: 1
@@ -37,20 +34,6 @@ def folder(tmp_path: Path) -> Path:
     path.mkdir()
     (path / "web.yaml").write_text(TEXT)
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Return a function that runs a command with an empty configuration."""
-    configuration = tmp_path / "sgagent.toml"
-    configuration.write_text(f'[state]\nruntime_directory = "{tmp_path}/run"\n')
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        code = main([*map(str, arguments), "--config", str(configuration)])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_command
 
 
 def test_a_clone_has_new_ids_and_no_members(run: Run, folder: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from sgagent import __version__
 from sgagent.cli.main import main
+from tests.unit.cli.runner import Run, runner
 
 WEB = """\
 version: 1
@@ -43,19 +43,11 @@ security_groups:
         authorization_object: 198.51.100.66
 """
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a command and returns its exit code, output and errors."""
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_command
+    return runner(capsys)
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sgagent.cli.main import main
+from tests.unit.cli.runner import Run, runner
 
 DOCUMENT = """\
 version: 1
@@ -36,9 +35,6 @@ READERS = {
 }
 """Commands, each with an option before the path."""
 
-Outcome = tuple[int, str, str]
-Run = Callable[..., Outcome]
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -49,13 +45,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         Path(folder, "web.yaml").write_text(DOCUMENT)
     Path("packets.yaml").write_text(PACKETS)
     Path("sgagent.toml").write_text(f'[source]\npath = "{tmp_path}/nowhere"\n')
-
-    def run_command(*arguments: str) -> Outcome:
-        code = main([*arguments, "--config", "sgagent.toml"])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_command
+    return runner(capsys, "--config", "sgagent.toml")
 
 
 @pytest.mark.parametrize("command", READERS)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sgagent.cli.main import main
 from tests.corpus import EXAMPLES
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.cli.runner import Run
 
 CASE_3 = """\
 version: 1
@@ -35,20 +32,6 @@ security_groups:
       - {rule_id: extra, direction: ingress, policy: accept, priority: 100, protocol: tcp, port_range: 8080,
          authorization_object: 172.16.1.2}   # needless
 """
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Return a function that runs a command with an empty configuration."""
-    path = tmp_path / "sgagent.toml"
-    path.write_text(f'[state]\nruntime_directory = "{tmp_path}/run"\n')
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        code = main([*map(str, arguments), "--config", str(path)])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_command
 
 
 @pytest.fixture

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sgagent.agent.manual_override import ModeFile, ModeOverrides
 from sgagent.agent.state.directory import KeptDocuments, StateDirectory
-from sgagent.cli.main import main
 from sgagent.core.model import Mode
 from sgagent.documents import DocumentFile
+from tests.unit.cli.runner import Run, runner
 
 GROUP = """\
 version: 1
@@ -28,8 +27,6 @@ network_interfaces:
   - {{network_interface_id: eni-2, addresses: [10.0.0.12], security_group_ids: [sg-web]}}
 """
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
@@ -41,13 +38,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     )
     (tmp_path / "old.yaml").write_text(GROUP.format(ports="80, 443"))
     (tmp_path / "new.yaml").write_text(GROUP.format(ports="80, 8080"))
-
-    def run_plan(*arguments: object) -> tuple[int, str, str]:
-        code = main(["plan", "--config", str(configuration), *map(str, arguments)])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_plan
+    return runner(capsys, "plan", "--config", configuration)
 
 
 def test_the_verdict_comes_first(run: Run, tmp_path: Path) -> None:

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sgagent.cli.check import flow_log_errors
-from sgagent.cli.main import main
 from sgagent.settings import parse_settings
 from tests.corpus import EXAMPLES
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Return a function that runs a command with an empty configuration."""
-    configuration = tmp_path / "sgagent.toml"
-    configuration.write_text(f'[state]\nruntime_directory = "{tmp_path}/run"\n')
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        code = main([*map(str, arguments), "--config", str(configuration)])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_command
+from tests.unit.cli.runner import Run
 
 
 @pytest.fixture

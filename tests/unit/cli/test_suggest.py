@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import pytest
 from sgagent.cli.flow_files import hosts_of
 from sgagent.cli.main import main
 from tests.flow_records import Sessions, as_log, incoming, outgoing
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.unit.cli.runner import Run, runner
 
 HOST, CLIENT, STRANGER = "10.0.0.11", "198.51.100.7", "203.0.113.9"
 DEFINITIONS = """\
@@ -42,13 +40,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
         f'[source]\npath = "{tmp_path}/groups.d"\n[state]\ndirectory = "{tmp_path}/state"\n'
         f'runtime_directory = "{tmp_path}/run"\n[flow_log]\noutput = "{tmp_path}/own.log"\n'
     )
-
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        code = main(["suggest", *map(str, arguments), "--config", str(configuration)])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_command
+    return runner(capsys, "suggest", "--config", configuration)
 
 
 def write(path: Path, *sessions: Sessions) -> Path:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from sgagent.cli.main import main
+from tests.unit.cli.runner import Run, runner
 
 GROUP = """\
 version: 1
@@ -38,7 +37,6 @@ BAD = """\
 ABUSER = "ingress tcp from 192.0.2.1 port 40000 to 10.0.0.11 port 443 on eth0"
 LATER = "sgr-web matches too, but comes later"
 ABUSE = "drop by sgr-abuse of sg-web (priority 5, object 192.0.2.0/24)"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -49,13 +47,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     Path("groups.d/web.yaml").write_text(GROUP)
     Path("packets.yaml").write_text(HEAD + GOOD)
     Path("sgagent.toml").write_text(f'[source]\npath = "{tmp_path}/groups.d"\n')
-
-    def run_test(*arguments: object) -> tuple[int, str, str]:
-        code = main(["test", "--config", "sgagent.toml", *map(str, arguments)])
-        output, errors = capsys.readouterr()
-        return code, output, errors
-
-    return run_test
+    return runner(capsys, "test", "--config", "sgagent.toml")
 
 
 def test_a_policy_that_does_what_it_should_passes(run: Run) -> None:
