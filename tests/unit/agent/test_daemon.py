@@ -33,14 +33,6 @@ from tests.unit.agent.test_steps import BROKEN, CLOSED
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Running:
-    """Return a daemon on a host with definitions."""
-    machine = Machine(tmp_path)
-    machine.source.write(GOOD)
-    return Running(machine, tmp_path)
-
-
 def test_a_start_and_a_stop(running: Running) -> None:
     """The first step is done before the agent says that it started; the table stays behind."""
     running.while_it_runs(lambda: None)

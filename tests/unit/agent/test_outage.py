@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS
 from sgagent.agent.step import StepEnd
-from tests.unit.agent.machine import GOOD, Machine
+from tests.unit.agent.machine import GOOD
 from tests.unit.agent.running import Running
 from tests.waiting import wait_until
 
@@ -17,14 +15,6 @@ pytestmark = pytest.mark.one_python
 HOUR = 3600.0
 BROKEN = GOOD.replace("security_groups:", "nonsense:", 1)
 NEXT = GOOD.replace("10.0.0.11", "10.0.0.12")
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Running:
-    """Return a daemon on a host with definitions."""
-    machine = Machine(tmp_path)
-    machine.source.write(GOOD)
-    return Running(machine, tmp_path)
 
 
 def let_pass(running: Running, seconds: float, times: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,14 +18,6 @@ from sgagent.nft.transactions import Plan
 from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, Machine
 from tests.unit.agent.test_status import LOGIN
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    """Return a host with definitions that bind its link."""
-    made = Machine(tmp_path / "state")
-    made.source.write(GOOD)
-    return made
 
 
 def test_nothing_is_compiled_twice(machine: Machine) -> None:

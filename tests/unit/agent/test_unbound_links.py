@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -23,14 +22,6 @@ from tests.unit.agent.machine import GOOD, MAC, Machine
 OTHER_MAC = GOOD.replace(MAC, "02:00:00:00:00:99")
 TWO = GOOD + f"  - {{network_interface_id: eni-2, mac_address: '{MAC[:-1]}2', security_group_ids: [sg-1]}}\n"
 HAND = '[[interface]]\nname = "{}"\nsecurity_group_ids = ["sg-1"]\n'
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    """Return a host whose source binds its one link."""
-    made = Machine(tmp_path / "state")
-    made.source.write(GOOD)
-    return made
 
 
 def told(step: Step) -> tuple[int | None, list[str]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.state.tables import STANDING_FILE, StandingTable, StandingTableFile
 from sgagent.agent.step import StepEnd
@@ -22,14 +20,6 @@ OPEN_WEB = GOOD.replace(
          authorization_object: 0.0.0.0/0}
 """,
 )
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    """Return a host with definitions that bind its link."""
-    made = Machine(tmp_path / "state")
-    made.source.write(GOOD)
-    return made
 
 
 def enforced(agent: Reconciler) -> Ruleset:
