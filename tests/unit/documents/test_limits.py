@@ -7,8 +7,8 @@ import pytest
 from sgagent.core.conditions import SourceLimit
 from sgagent.core.errors import DocumentError
 from sgagent.core.model import Snapshot
-from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json, write_document
+from tests.unit.documents.reading import snapshot
 
 RULE = """
 version: 1
@@ -22,8 +22,7 @@ security_groups:
 
 def parse(limit: str, policy: str = "accept") -> Snapshot:
     """Return a document with a rule that has such a field."""
-    text = RULE.format(policy=policy, limit=f", limit_per_source: {limit}" if limit else "")
-    return parse_documents((DocumentFile(name="groups.yaml", content=text.encode()),), Limits())[0]
+    return snapshot(RULE.format(policy=policy, limit=f", limit_per_source: {limit}" if limit else ""))
 
 
 @pytest.mark.parametrize(
@@ -39,10 +38,7 @@ def test_forms(written: str, limit: SourceLimit) -> None:
     """A rate alone has the burst of its number."""
     found = parse(written)
     assert found.security_groups[0].rules[0].conditions.limit == limit
-    again, _ = parse_documents(
-        (DocumentFile(name="a.json", content=as_json(write_document(found))),), Limits()
-    )
-    assert again == found
+    assert snapshot(as_json(write_document(found)), name="a.json") == found
 
 
 @pytest.mark.parametrize(

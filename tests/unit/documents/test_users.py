@@ -7,8 +7,8 @@ import pytest
 from sgagent.core.conditions import LAST_USER, LocalUser
 from sgagent.core.errors import DocumentError
 from sgagent.core.model import Snapshot
-from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.documents.writer import as_json, write_document
+from tests.unit.documents.reading import snapshot
 
 RULE = """
 version: 1
@@ -22,8 +22,7 @@ security_groups:
 
 def parse(local: str, direction: str = "egress") -> Snapshot:
     """Return a document with a rule that has such a field."""
-    text = RULE.format(direction=direction, local=f", local: {local}" if local else "")
-    return parse_documents((DocumentFile(name="groups.yaml", content=text.encode()),), Limits())[0]
+    return snapshot(RULE.format(direction=direction, local=f", local: {local}" if local else ""))
 
 
 @pytest.mark.parametrize(
@@ -40,10 +39,7 @@ def test_forms(written: str, user: LocalUser) -> None:
     """A name, or an id; written anew they are the same."""
     found = parse(written)
     assert found.security_groups[0].rules[0].conditions.local == user
-    again, _ = parse_documents(
-        (DocumentFile(name="a.json", content=as_json(write_document(found))),), Limits()
-    )
-    assert again == found
+    assert snapshot(as_json(write_document(found)), name="a.json") == found
 
 
 @pytest.mark.parametrize(
