@@ -342,6 +342,10 @@ class SetMark:
 
     put: int
 
+    def of(self, mark: int) -> int:
+        """Return a mark afterwards."""
+        return mark & self.keep | self.put
+
     @classmethod
     def replacing(cls, bits: int, put: int) -> SetMark:
         """Return the statement that replaces the given bits of the mark by those of ``put``."""

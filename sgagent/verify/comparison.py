@@ -8,6 +8,7 @@ right for all others, but for the packets that other clauses match.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from itertools import chain
 
 from sgagent.nft.ruleset import Selector
 from sgagent.verify.exploration import State
@@ -104,12 +105,9 @@ class ViewComparison(FateComparison):
 
     def _matched_by_others(self, state: State) -> Iterator[State]:
         """Yield the packets that nothing can block, or that a clause matches which is not for everyone."""
-        for clause in self.frame.always:
+        always = ((clause, state.classes) for clause in self.frame.always)
+        own = ((clause, (number,)) for number in state.classes for clause in self.frame.own[number])
+        for clause, classes in chain(always, own):
             box, _ = split(state.box, clause.constraints)
             if box is not None:
-                yield state._replace(box=box)
-        for number in state.classes:
-            for clause in self.frame.own[number]:
-                box, _ = split(state.box, clause.constraints)
-                if box is not None:
-                    yield state._replace(box=box, classes=(number,))
+                yield state._replace(box=box, classes=classes)

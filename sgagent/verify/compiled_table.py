@@ -14,7 +14,7 @@ from sgagent.core.addresses import Ranges, holds, joined, sweep, without
 from sgagent.core.conditions import GroupPath
 from sgagent.core.model import Family, Policy
 from sgagent.nft import ruleset as nft
-from sgagent.verify.packets import Constraints, Cube, MarkChange, Marks, Phase, cubes_of, under_mask
+from sgagent.verify.packets import Constraints, Cube, Marks, Phase, cubes_of, under_mask
 from sgagent.verify.verified_table import (
     Unread,
     UnsupportedStatementError,
@@ -33,7 +33,7 @@ class PacketFate(NamedTuple):
     marks: Marks | None
     verdict: Policy
     counters: tuple[str, ...]
-    change: MarkChange
+    change: nft.SetMark
 
 
 @dataclass(slots=True)

@@ -22,13 +22,12 @@ from sgagent.core.addresses import (
     sweep,
     without,
 )
-from sgagent.core.clauses import Clause, DecidedBy, list_clauses
-from sgagent.core.evaluate import Decision, Packet, Tracking, evaluate
+from sgagent.core.clauses import Clause, DecidedBy, dhcp_clause, list_clauses
+from sgagent.core.evaluate import Decision, Tracking, evaluate
 from sgagent.core.link_topology import FRAMES_OF_PORTS
-from sgagent.core.model import ICMPV6, LAST_PORT, TCP, UDP, Direction, Family, Mode, Policy
+from sgagent.core.model import ICMPV6, LAST_PORT, TCP, Direction, Family, Mode, Policy
 from sgagent.core.openers import ANSWERING, OPENING_FLAGS
 from sgagent.core.policy import (
-    DHCP,
     LINK_LOCAL,
     MULTICAST_LISTENER_TYPES,
     NEIGHBOUR_DISCOVERY_TYPES,
@@ -37,7 +36,7 @@ from sgagent.core.policy import (
 )
 from sgagent.nft import names
 from sgagent.nft.marks import stated_state
-from sgagent.nft.ruleset import ALL_BITS
+from sgagent.nft.ruleset import ALL_BITS, SetMark
 from sgagent.verify.counter_names import counters_of, notes_of
 from sgagent.verify.packets import (
     EVERY_MARK,
@@ -46,7 +45,6 @@ from sgagent.verify.packets import (
     CtDirection,
     CtState,
     Cube,
-    MarkChange,
     PacketAtHook,
     PacketSpace,
     is_disjoint,
@@ -104,7 +102,7 @@ class SessionMemory:
 
     def accepting(
         self, link: str | None, opened: Direction, *, is_new: bool, is_expected: bool, is_elsewhere: bool
-    ) -> tuple[tuple[Cube, MarkChange], ...]:
+    ) -> tuple[tuple[Cube, SetMark], ...]:
         """Return the changes of marks of sessions that are accepted now; the first cube that has one counts.
 
         A session gets the generation and the bit of its direction, and under another generation loses all
@@ -124,8 +122,8 @@ class SessionMemory:
         untouched = (self.mask if allowed else ALL_BITS, 0)
         opening = others | (allowed[1] if allowed else 0)
         if is_expected and others:
-            return ((EVERY_MARK[0], MarkChange(keep=ALL_BITS & ~self.mask | opening, put=opening)),)
-        found = [(untouched, MarkChange(put=opening))] if is_new and others else []
+            return ((EVERY_MARK[0], SetMark(keep=ALL_BITS & ~self.mask | opening, put=opening)),)
+        found = [(untouched, SetMark(ALL_BITS, put=opening))] if is_new and others else []
         if allowed is None or link is None:
             return (*found, (EVERY_MARK[0], UNCHANGED))
         put = allowed[1]
@@ -133,8 +131,8 @@ class SessionMemory:
         forgotten = self.generation_mask | ((1 << 2 * _SLOTS) - 1) << self._shift
         return (
             *found,
-            ((self.generation_mask, put & self.generation_mask), MarkChange(keep=kept, put=put)),
-            (EVERY_MARK[0], MarkChange(keep=kept & ~forgotten, put=put)),
+            ((self.generation_mask, put & self.generation_mask), SetMark(keep=kept, put=put)),
+            (EVERY_MARK[0], SetMark(keep=kept & ~forgotten | put, put=put)),
         )
 
 
@@ -251,7 +249,7 @@ def opens_nothing(packet: PacketAtHook) -> bool:
     return packet.protocol in ANSWERING or is_answer
 
 
-def _changed(mark: int, changes: Iterable[tuple[Cube, MarkChange]]) -> int:
+def _changed(mark: int, changes: Iterable[tuple[Cube, SetMark]]) -> int:
     return next(change.of(mark) for (bits, value), change in changes if mark & bits == value)
 
 
@@ -276,17 +274,12 @@ class BoxClause:
 
 def list_box_clauses(judge: ResolvedInterface, direction: Direction, family: Family) -> tuple[BoxClause, ...]:
     """Return the clauses that can match a packet of the family; the default is none of them."""
-    everyone = ((0, family.last_address),)
-    always = [
-        (Clause(DecidedBy.ALWAYS, Policy.ACCEPT, peers or everyone), constraints)
-        for peers, constraints in _always_allowed(direction, family)
-    ]
-    listed = [(clause, _constraints(clause)) for clause in list_clauses(judge, direction, family)[:-1]]
+    listed = ((clause, _constraints(clause)) for clause in list_clauses(judge, direction, family)[:-1])
     return tuple(
         BoxClause(
             clause, place, None if _are_everyone(clause.addresses, family) else clause.addresses, constraints
         )
-        for place, (clause, constraints) in enumerate((*always, *listed))
+        for place, (clause, constraints) in enumerate((*_always_allowed(direction, family), *listed))
     )
 
 
@@ -310,25 +303,23 @@ def _constraints(clause: Clause) -> Constraints:
     return (*found, *of_maker(clause))
 
 
-def _always_allowed(
-    direction: Direction, family: Family
-) -> Iterator[tuple[AddressRanges | None, Constraints]]:
-    """Yield far ends and constraints of the packets that a host needs to have an address at all (§7.1)."""
-    server, client = DHCP[family]
-    source, destination = (server, client) if direction is Direction.INGRESS else (client, server)
-    ports = ((SOURCE_PORT, ((source, source),)), (PORT, ((destination, destination),)))
-    yield None, ((PROTOCOL, ((UDP.wire_number, UDP.wire_number),)), *ports)
+def _always_allowed(direction: Direction, family: Family) -> Iterator[tuple[Clause, Constraints]]:
+    """Yield the clauses of what a host needs to have an address at all, and their constraints (§7.1)."""
+    dhcp = dhcp_clause(direction, family)
+    protocol, port, source_port = _constraints(dhcp)
+    yield dhcp, (protocol, source_port, port)
     if family is Family.IPV4:
         return
+    allowed = partial(Clause, DecidedBy.ALWAYS, Policy.ACCEPT)
+    everyone, near = ((0, family.last_address),), ((0, 0), LINK_LOCAL)
     icmpv6 = (PROTOCOL, ((ICMPV6.wire_number, ICMPV6.wire_number),))
     neighbours = (ICMP_TYPE, ranges_of(NEIGHBOUR_DISCOVERY_TYPES))
-    yield None, (icmpv6, neighbours, (HOP_LIMIT, ((255, 255),)))
+    yield allowed(everyone), (icmpv6, neighbours, (HOP_LIMIT, ((255, 255),)))
     listeners = (icmpv6, (ICMP_TYPE, ranges_of(MULTICAST_LISTENER_TYPES)), (HOP_LIMIT, ((1, 1),)))
-    near = ((0, 0), LINK_LOCAL)
     if direction is Direction.INGRESS:
-        yield near, listeners
+        yield allowed(near), listeners
     else:
-        yield None, (*listeners, (NEAR_END, near))
+        yield allowed(everyone), (*listeners, (NEAR_END, near))
 
 
 def cut(box: PacketSpace, clauses: Sequence[BoxClause]) -> Iterator[tuple[PacketSpace, BoxClause | None]]:
@@ -385,36 +376,20 @@ def _ports_of(clause: BoxClause) -> Ranges | None:
     return next((ranges for dimension, ranges in clause.constraints if dimension == PORT), None)
 
 
-class RestrictedPolicy:
-    """The policy of one interface and direction, restricted to clauses: all that contain a far end."""
-
-    def __init__(self, judge: ResolvedInterface, direction: Direction) -> None:
-        """Restrict nothing yet."""
-        self._judge = judge
-        self._direction = direction
-        self._last: tuple[list[int], ResolvedPolicy] | None = None
-        """The places of clauses, and the policy that has them: cells of one box have the same."""
-
-    def decide(self, clauses: Sequence[BoxClause], packet: Packet) -> Decision:
-        """Return the policy's decision on a packet if it has only these clauses, in order."""
-        places = [clause.place for clause in clauses]
-        if self._last is None or self._last[0] != places:
-            self._last = places, self._policy(clauses)
-        return evaluate(self._last[1], packet)
-
-    def _policy(self, clauses: Sequence[BoxClause]) -> ResolvedPolicy:
-        toward = self._judge.toward(self._direction)
-        listed = [one.clause for one in clauses]
-        exempt = {clause.exemption for clause in listed if clause.exemption is not None}
-        is_inner = any(clause.decided_by is DecidedBy.INNER for clause in listed)
-        toward = replace(
-            toward,
-            platform=tuple(entry for entry in toward.platform if entry in exempt),
-            failsafe=tuple(entry for entry in toward.failsafe if entry in exempt),
-            inner=toward.inner if is_inner else NO_ADDRESSES,
-            rules=tuple(clause.rule for clause in listed if clause.rule is not None),
-        )
-        judge = self._judge.with_side(self._direction, toward)
-        if not any(clause.decided_by is DecidedBy.SPOOFED for clause in listed):
-            judge = replace(judge, own_addresses=None)
-        return ResolvedPolicy(unbound=judge)
+def restricted(
+    judge: ResolvedInterface, direction: Direction, clauses: Iterable[BoxClause]
+) -> ResolvedPolicy:
+    """Return the policy of one interface, in one direction restricted to some of its clauses, in order."""
+    toward = judge.toward(direction)
+    listed = [one.clause for one in clauses]
+    exempt = {clause.exemption for clause in listed if clause.exemption is not None}
+    decided_by = {clause.decided_by for clause in listed}
+    toward = replace(
+        toward,
+        platform=tuple(entry for entry in toward.platform if entry in exempt),
+        failsafe=tuple(entry for entry in toward.failsafe if entry in exempt),
+        inner=toward.inner if DecidedBy.INNER in decided_by else NO_ADDRESSES,
+        rules=tuple(clause.rule for clause in listed if clause.rule is not None),
+    )
+    own = judge.own_addresses if DecidedBy.SPOOFED in decided_by else None
+    return ResolvedPolicy(unbound=replace(judge.with_side(direction, toward), own_addresses=own))

@@ -27,7 +27,6 @@ from sgagent.verify.counter_names import meter_notes
 from sgagent.verify.packets import (
     UNCHANGED,
     Cube,
-    MarkChange,
     Marks,
     PacketSpace,
     Phase,
@@ -51,7 +50,7 @@ class State(NamedTuple):
     marks: Marks | None
     """Of the session when the packet came; None where there is no session."""
 
-    change: MarkChange = UNCHANGED
+    change: nft.SetMark = UNCHANGED
     """The change of the mark since."""
 
     counters: tuple[str, ...] = ()
@@ -238,8 +237,7 @@ class Exploration:
         """Return the state afterwards; None where the rule breaks, as there is no mark to read."""
         if self.view.read(nft.CT_MARK, self.phase) is Special.NOTHING:
             return state if operation.keep == operation.put else None
-        change = MarkChange(keep=operation.keep, put=operation.put)
-        return state._replace(change=after_both(state.change, change))
+        return state._replace(change=after_both(state.change, operation))
 
     def _compare(
         self, operation: Narrow | FarEndIn | MarkIn, state: State

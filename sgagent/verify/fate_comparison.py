@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from sgagent.core.addresses import Ranges
 from sgagent.core.clauses import DecidedBy
-from sgagent.core.evaluate import Decision, Packet
+from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import Direction, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
-from sgagent.nft.ruleset import CONFIRMED
+from sgagent.nft.ruleset import CONFIRMED, SetMark
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
 from sgagent.verify.counter_names import counters_of, notes_of
 from sgagent.verify.expectation import (
@@ -27,6 +27,7 @@ from sgagent.verify.expectation import (
     cut,
     expect,
     frames_dropped_unjudged,
+    restricted,
 )
 from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
@@ -38,7 +39,6 @@ from sgagent.verify.packets import (
     CtState,
     Cube,
     Dimension,
-    MarkChange,
     Marks,
     PacketAtHook,
     PacketSpace,
@@ -282,14 +282,15 @@ class FateComparison(Exploration):
 
     def _decide(self, state: State) -> Iterator[_Decided]:
         """Yield parts of some packets in which the same clause decides about all."""
-        restricted, judge = self.frame.restricted, self.frame.judge
-        assert restricted is not None and judge is not None  # noqa: S101, PT018 - asked where there is a judge
+        judge = self.frame.judge
+        assert judge is not None  # noqa: S101 - asked where there is a judge
         for clauses, numbers in self._groups(state):
+            policy = restricted(judge, self.view.opened, clauses)
             address = self.addresses[numbers[0]]
             for box, clause in cut(state.box, clauses):
                 packet = self.view.packet(self.view.values(box, address))
                 opener = opener_of(packet, is_elsewhere=self.view.is_elsewhere)
-                decision = restricted.decide(clauses, opener)
+                decision = evaluate(policy, opener)
                 self._check_clause(clause, decision)
                 demand = partial(_demand_of, judge, opener)
                 notes, metered = notes_of(judge.name, decision, opener.family), None
@@ -434,7 +435,7 @@ def _split_fates(fates: Iterable[PacketFate], cube: Cube) -> tuple[list[PacketFa
     return inside, outside
 
 
-_Changes = tuple[tuple[Cube, MarkChange], ...]
+_Changes = tuple[tuple[Cube, SetMark], ...]
 _NO_CHANGES: _Changes = ((EVERY_MARK[0], UNCHANGED),)
 
 

@@ -18,7 +18,7 @@ from sgagent.core.model import Direction, Family
 from sgagent.core.policy import ResolvedInterface
 from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import CompiledTable, ranges_in
-from sgagent.verify.expectation import BoxClause, ClauseIndex, RestrictedPolicy, list_box_clauses
+from sgagent.verify.expectation import BoxClause, ClauseIndex, list_box_clauses
 from sgagent.verify.packets import PacketSpace, Phase, reads_other_link, split
 from sgagent.verify.verified_table import VerifiedTable, reach, selectors_of
 from sgagent.verify.views import Settled, View
@@ -34,7 +34,6 @@ class Frame:
     judge: ResolvedInterface | None
     """The interface of the policy; None where nothing is judged."""
 
-    restricted: RestrictedPolicy | None
     everyone: ClauseIndex
     """The clauses for all far ends."""
 
@@ -97,7 +96,6 @@ def make_frame(
     own = (merge(*(groups[one] for one in labels if one < len(groups)), key=PLACE) for labels in classes)
     return Frame(
         judge=judge,
-        restricted=RestrictedPolicy(judge, view.opened) if judge else None,
         everyone=ClauseIndex(everyone),
         always=[clause for clause in everyone if clause.clause.decided_by is DecidedBy.ALWAYS],
         addresses=[

@@ -179,7 +179,7 @@ class _Walk:
     def _set_mark(self, statement: nft.SetMark) -> None:
         """Set the mark. Reading it first breaks a rule without a session; to set a constant does not."""
         if self.mark is not None and self.session is not None:
-            self.mark = (self.mark & statement.keep) | statement.put
+            self.mark = statement.of(self.mark)
         elif statement.keep != statement.put:
             raise _BreakError
 

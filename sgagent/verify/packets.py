@@ -13,7 +13,7 @@ from functools import lru_cache
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family
-from sgagent.nft.ruleset import ALL_BITS, CONFIRMED, EXPECTED
+from sgagent.nft.ruleset import ALL_BITS, CONFIRMED, EXPECTED, SetMark
 
 
 class CtState(enum.Enum):
@@ -320,19 +320,7 @@ def under_mask(bits: int, mask: int, wanted: Ranges) -> Ranges:
     return ranges_of(number for number in range(1 << bits) if holds(wanted, number & mask))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkChange:
-    """The change of a mark: ``(mark & keep) | put``."""
-
-    keep: int = ALL_BITS
-    put: int = 0
-
-    def of(self, mark: int) -> int:
-        """Return one mark after the change."""
-        return mark & self.keep | self.put
-
-
-UNCHANGED = MarkChange()
+UNCHANGED = SetMark(keep=ALL_BITS, put=0)
 
 Cube = tuple[int, int]
 """Bits that are known, and their values: all marks that have these values in these bits."""
@@ -394,7 +382,7 @@ def cubes_of(bits: int, first: int, last: int) -> tuple[Cube, ...]:
     return tuple(found)
 
 
-def before_change(change: MarkChange, cube: Cube) -> Cube | None:
+def before_change(change: SetMark, cube: Cube) -> Cube | None:
     """Return the marks that are in the cube after a change; None if there are none."""
     bits, value = cube
     constant = bits & (change.put | ~change.keep)
@@ -403,14 +391,14 @@ def before_change(change: MarkChange, cube: Cube) -> Cube | None:
     return bits & ~constant, value & ~constant
 
 
-def after_both(first: MarkChange, second: MarkChange) -> MarkChange:
+def after_both(first: SetMark, second: SetMark) -> SetMark:
     """Return the change that two make one after the other."""
     put = first.put & second.keep | second.put
-    return MarkChange(keep=first.keep & second.keep | put, put=put)
+    return SetMark(keep=first.keep & second.keep | put, put=put)
 
 
 @lru_cache(maxsize=4096)
-def difference(marks: Marks, one: MarkChange, other: MarkChange) -> int | None:
+def difference(marks: Marks, one: SetMark, other: SetMark) -> int | None:
     """Return a mark of some that two changes make into different ones; None if there is none."""
     for known, have in marks:
         unlike = (one.keep | one.put) ^ (other.keep | other.put)

@@ -41,24 +41,19 @@ def read_table(dump: bytes) -> VerifiedTable:
 
 def read_filters(dump: bytes) -> VerifiedTable:
     """Return all tables of a dump as one; names of chains and maps begin with their table's."""
-    chains: dict[str, VerifiedChain] = {}
-    maps: dict[str, nft.VerdictMap] = {}
-    unread: list[str] = []
-    translating: list[str] = []
-    for table in read_tables(dump):
-        name = str(table)
-        if table.family not in _FAMILIES:
-            unread.append(f"table {name}")
-            continue
-        read = _Table(table, f"{name} ").read()
-        if not read.is_dormant:
-            chains |= read.chains
-            maps |= read.verdict_maps
-            unread += read.unread
-            translating += read.translating
+    tables = [one for one in map(_read_filter, read_tables(dump)) if not one.is_dormant]
     return VerifiedTable(
-        chains=chains, verdict_maps=maps, unread=tuple(unread), translating=tuple(translating)
+        chains={name: chain for one in tables for name, chain in one.chains.items()},
+        verdict_maps={name: found for one in tables for name, found in one.verdict_maps.items()},
+        unread=tuple(part for one in tables for part in one.unread),
+        translating=tuple(name for one in tables for name in one.translating),
     )
+
+
+def _read_filter(table: KernelTable) -> VerifiedTable:
+    if table.family in _FAMILIES:
+        return _Table(table, f"{table} ").read()
+    return VerifiedTable(chains={}, verdict_maps={}, unread=(f"table {table}",))
 
 
 @dataclass
@@ -79,7 +74,7 @@ class _Table:
         for chain in self.table.chains:
             made = self._chain(chain, programs)
             is_second = made.name in chains  # a transaction may rename one, and make another of its name
-            chains[made.name] = replace(made, rules=(_unread(f"chain {made.name}"),)) if is_second else made
+            chains[made.name] = replace(made, rules=((Unread(f"chain {made.name}"),),)) if is_second else made
         others = dict(self._others())
         return VerifiedTable(
             chains=chains,
@@ -108,7 +103,7 @@ class _Table:
         name, hook, family = f"{self.prefix}{chain.name}", chain.hook, _FAMILIES[self.table.family]
         rules = tuple(self._rule(rule, name, programs) for rule in chain.rules)
         if chain.oddity is not None:
-            rules = (_unread(f"chain {name}"), *rules)
+            rules = ((Unread(f"chain {name}"),), *rules)
         if hook is None or not hook.is_for_filters:
             return VerifiedChain(name=name, rules=rules, comment=chain.comment)
         if family is not None:
@@ -122,7 +117,7 @@ class _Table:
         try:
             statements = programs.statements(rule)
         except FAULTS as fault:
-            return _unread(f"{fault} in chain {chain}")
+            return (Unread(f"{fault} in chain {chain}"),)
         return understood(chain, tuple(one for said in statements for one in self._read(said)))
 
     def _read(self, statement: ProgramStatement) -> Iterator[VerifiedStatement]:
@@ -169,7 +164,3 @@ class _Table:
                 is_interval=one.is_interval,
                 elements=tuple(elements),
             )
-
-
-def _unread(name: str) -> tuple[Unread]:
-    return (Unread(name),)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from sgagent.core.addresses import Ranges, joined
-from sgagent.nft.ruleset import ALL_BITS
+from sgagent.nft.ruleset import ALL_BITS, SetMark
 from sgagent.verify.packets import (
     EVERY_MARK,
     Cube,
-    MarkChange,
     Marks,
     PacketSpace,
     after_both,
@@ -34,10 +33,10 @@ def cubes(draw: st.DrawFn) -> Cube:
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> MarkChange:
+def changes(draw: st.DrawFn) -> SetMark:
     """Draw a change of the low bits."""
     put = draw(NUMBERS)
-    return MarkChange(keep=(ALL_BITS & ~0xF) | draw(NUMBERS) | put, put=put)
+    return SetMark(keep=(ALL_BITS & ~0xF) | draw(NUMBERS) | put, put=put)
 
 
 def members(marks: Marks) -> list[int]:
@@ -64,7 +63,7 @@ def test_cubes_of_a_range(bits: int, first: int, last: int) -> None:
 
 
 @given(changes(), changes(), cubes())
-def test_changes_of_a_mark(one: MarkChange, other: MarkChange, cube: Cube) -> None:
+def test_changes_of_a_mark(one: SetMark, other: SetMark, cube: Cube) -> None:
     """A change after a change is one; what it makes of marks can be asked before it is made."""
     both = after_both(one, other)
     before = before_change(one, cube)
@@ -75,7 +74,7 @@ def test_changes_of_a_mark(one: MarkChange, other: MarkChange, cube: Cube) -> No
 
 
 @given(changes(), changes(), cubes())
-def test_changes_that_differ(one: MarkChange, other: MarkChange, cube: Cube) -> None:
+def test_changes_that_differ(one: SetMark, other: SetMark, cube: Cube) -> None:
     """A mark is found exactly where two changes differ on one of the set."""
     found = difference((cube,), one, other)
     unlike = [mark for mark in members((cube,)) if one.of(mark) != other.of(mark)]
