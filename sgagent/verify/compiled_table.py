@@ -100,7 +100,6 @@ class FarEndIn:
     """Compare the far end."""
 
     ranges: Ranges
-    is_in: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +119,15 @@ class Find:
     needs: Constraints
 
 
-Narrow = tuple[tuple[str, Ranges], ...]
-"""Compare a number: constraints of a box."""
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Compare a number."""
 
-Operation = FarEndIn | MarkIn | Find | Narrow | nft.Limit | nft.Meter | nft.Count | nft.SetMark | nft.Verdict
+    constraints: Constraints
+
+
+Comparison = FarEndIn | MarkIn | Narrow
+Operation = Comparison | Find | nft.Limit | nft.Meter | nft.Count | nft.SetMark | nft.Verdict
 
 OF_TAILS = (
     *(nft.CT_MARK, nft.CT_STATE, nft.CT_DIRECTION),
@@ -172,15 +176,6 @@ class CompiledTable:
         """Return the selectors that a chain reads, with all chains that it leads to before a junction."""
         below = map(self.reads_before_junctions, set(self.table.targets(name)) - self.junctions)
         return self._shared(frozenset(self.selectors(name)).union(*below))
-
-    @by_name
-    def touches_marks(self, name: str) -> bool:
-        """Return whether marks are read or changed from a chain on, before a tail."""
-        return (
-            nft.CT_MARK in self.selectors(name)
-            or any(isinstance(one, nft.SetMark) for one in self.table.chains[name].statements)
-            or any(self.touches_marks(one) for one in self.table.targets(name) if not self.is_tail(one))
-        )
 
     def _shared(self, reads: frozenset[nft.Selector]) -> frozenset[nft.Selector]:
         """Return an equal set that was there before, if there was one: few sets serve many chains."""
@@ -275,7 +270,7 @@ def _operations(
 
 
 def _only_compares(operation: Operation) -> bool:
-    return isinstance(operation, (tuple, FarEndIn, MarkIn, nft.Limit))
+    return isinstance(operation, (FarEndIn, MarkIn, Narrow, nft.Limit))
 
 
 def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | bool:
@@ -294,15 +289,15 @@ def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | bo
             bits = 0xFFFFFFFF if match.mask is None else match.mask
             cubes = (cube for first, last in ranges_in(match) for cube in cubes_of(bits, first, last))
             return MarkIn(tuple(cubes), is_in)
-        case Special.FAR_END:
-            return FarEndIn(ranges_in(match), is_in)
-        case Read(dimension, needs):
+        case Special.FAR_END | Read():
             wanted, bits = ranges_in(match), nft.BITS[match.selector.key_type]
             if match.mask is not None:
                 wanted = under_mask(bits, match.mask, wanted)
             if not is_in:
                 wanted = without(((0, (1 << bits) - 1),), wanted)
-            return (*needs, (dimension, wanted)) if wanted else False
+            if isinstance(reading, Special):
+                return FarEndIn(wanted)
+            return Narrow((*reading.needs, (reading.dimension, wanted))) if wanted else False
 
 
 def ranges_in(match: nft.Match) -> Ranges:

@@ -7,13 +7,14 @@ marks. Where its fate is settled, subclasses compare it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from sgagent.core.addresses import holds, without
 from sgagent.core.model import Policy
 from sgagent.nft import ruleset as nft
 from sgagent.verify.compiled_table import (
     OF_TAILS,
+    Comparison,
     CompiledTable,
     FarEndIn,
     Find,
@@ -55,6 +56,14 @@ class State(NamedTuple):
 
     counters: tuple[str, ...] = ()
 
+    def counted(self, counter: str) -> State:
+        """Return the packets after a counter that they add to, or what a meter says."""
+        return self._replace(counters=(*self.counters, counter))
+
+    def fate(self, verdict: Policy) -> PacketFate:
+        """Return the fate of the packets if this is their verdict."""
+        return PacketFate(self.marks, verdict, self.counters, self.change)
+
 
 class _Ways(NamedTuple):
     """Where packets go from the rules of a chain."""
@@ -86,7 +95,9 @@ class Exploration:
         self._base_chains = compiled.table.base_chains.get(view.hook, ())
         self._number = 0
         self.phase = Phase.WIRE
-        self._finals: list[tuple[State, Policy]] | None = None
+        self._finals: list[PacketFate] | None = None
+        """Of packets in a chain whose fates are asked for."""
+
         self._readings_of_tails = {phase: tuple(view.read(one, phase) for one in OF_TAILS) for phase in Phase}
         self._reads_packets = False
         """Whether something else than marks was read since the fates of some marks are asked for."""
@@ -110,7 +121,7 @@ class Exploration:
 
     def _enter_base(self, number: int, state: State) -> None:
         if number == len(self._base_chains):
-            self._settle_one(state, Policy.ACCEPT)
+            self.settle(state, (state.fate(Policy.ACCEPT),))
             return
         before = self._number, self.phase
         chain = self._base_chains[number]
@@ -121,14 +132,11 @@ class Exploration:
     def _finish(self, state: State, verdict: Policy) -> None:
         """Apply a verdict: packets that a base chain accepts go on to the next one."""
         if self._finals is not None:
-            self._finals.append((state, verdict))
+            self._finals.append(state.fate(verdict))
         elif verdict is Policy.ACCEPT and self._number + 1 < len(self._base_chains):
             self._enter_base(self._number + 1, state)
         else:
-            self._settle_one(state, verdict)
-
-    def _settle_one(self, state: State, verdict: Policy) -> None:
-        self.settle(state, (PacketFate(state.marks, verdict, state.counters, state.change),))
+            self.settle(state, (state.fate(verdict),))
 
     def _chain(self, name: str, state: State, *, jumped: bool) -> list[State]:
         """Follow packets through a chain; return those that come to its end."""
@@ -145,36 +153,38 @@ class Exploration:
     def _rule(self, operations: Sequence[Operation], state: State, ways: _Ways) -> None:
         """Follow packets through a rule."""
         for operation in operations:
-            if isinstance(operation, nft.Count):
-                state = state._replace(counters=(*state.counters, operation.counter))
-            elif isinstance(operation, nft.SetMark):
-                changed = self._set_mark(operation, state)
-                if changed is None:
-                    break
-                state = changed
-            elif isinstance(operation, (tuple, FarEndIn, MarkIn)):
-                found, others = self._compare(operation, state)
-                ways.onward.extend(others)
-                if found is None:
+            match operation:
+                case nft.Count(counter):
+                    state = state.counted(counter)
+                case nft.SetMark():
+                    changed = self._set_mark(operation, state)
+                    if changed is None:
+                        break
+                    state = changed
+                case FarEndIn() | MarkIn() | Narrow():
+                    found, others = self._compare(operation, state)
+                    ways.onward.extend(others)
+                    if found is None:
+                        return
+                    state = found
+                case nft.Limit():
+                    ways.onward.append(state)  # as well: what came before decides, and may be anything
+                case nft.Meter(meter_set):
+                    within, over = meter_notes(operation, self.compiled.table.meter_sets[meter_set])
+                    ways.onward.append(state.counted(within))
+                    state = state.counted(over)
+                case Find():
+                    parts = list(self._find(operation, state))
+                    ways.onward.extend(one for verdict, one in parts if verdict is None)
+                    for verdict, one in parts:
+                        if verdict is not None:
+                            self._apply(verdict, one, ways)
                     return
-                state = found
-            elif isinstance(operation, nft.Limit):
-                ways.onward.append(state)  # as well: what came before decides, and may be anything
-            elif isinstance(operation, nft.Meter):
-                table = self.compiled.table
-                within, over = meter_notes(operation, table.meter_sets[operation.meter_set])
-                ways.onward.append(state._replace(counters=(*state.counters, within)))
-                state = state._replace(counters=(*state.counters, over))
-            elif isinstance(operation, Find):
-                parts = list(self._find(operation, state))
-                ways.onward.extend(one for verdict, one in parts if verdict is None)
-                for verdict, one in parts:
-                    if verdict is not None:
-                        self._apply(verdict, one, ways)
-                return
-            else:
-                self._apply(operation, state, ways)
-                return
+                case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | nft.Return():
+                    self._apply(operation, state, ways)
+                    return
+                case _:
+                    assert_never(operation)
         ways.onward.append(state)
 
     def _apply(self, verdict: nft.Verdict, state: State, ways: _Ways) -> None:
@@ -196,23 +206,15 @@ class Exploration:
         """Follow packets to a chain from which they do not come back."""
         is_last = self._number + 1 == len(self._base_chains)
         if self._finals is not None:
-            self._note_fates(self._finals, self._fates(chain, state._replace(counters=())), state)
+            fates = self._fates(chain, state._replace(counters=()))
+            self._reads_packets |= fates is None
+            self._finals += (one._replace(counters=state.counters + one.counters) for one in fates or ())
         elif not is_last:
             self.go_through(chain, state)
         elif self.compiled.is_tail(chain) and (fates := self._fates(chain, state)) is not None:
             self.settle(state, fates)
         else:
             self.arrive(chain, state)
-
-    def _note_fates(
-        self, finals: list[tuple[State, Policy]], fates: Sequence[PacketFate] | None, state: State
-    ) -> None:
-        """Note the fates of packets in a chain that another one leads to."""
-        self._reads_packets |= fates is None
-        for fate in fates or ():
-            counters = (*state.counters, *fate.counters)
-            settled = state._replace(marks=fate.marks, change=fate.change, counters=counters)
-            finals.append((settled, fate.verdict))
 
     def go_through(self, chain: str, state: State) -> None:
         """Follow packets through a chain from which they do not come back."""
@@ -225,11 +227,10 @@ class Exploration:
         base = self._base_chains[self._number]
         key = (chain, base.name, *self._readings_of_tails[self.phase], state[2:])
         if key not in self.compiled.fates:
-            before, finals = (self._finals, self._reads_packets), list[tuple[State, Policy]]()
+            before, finals = (self._finals, self._reads_packets), list[PacketFate]()
             self._finals, self._reads_packets = finals, False
             self.go_through(chain, state)
-            found = tuple(PacketFate(one.marks, how, one.counters, one.change) for one, how in finals)
-            self.compiled.fates[key] = None if self._reads_packets else found
+            self.compiled.fates[key] = None if self._reads_packets else tuple(finals)
             self._finals, self._reads_packets = before
         return self.compiled.fates[key]
 
@@ -239,26 +240,23 @@ class Exploration:
             return state if operation.keep == operation.put else None
         return state._replace(change=after_both(state.change, operation))
 
-    def _compare(
-        self, operation: Narrow | FarEndIn | MarkIn, state: State
-    ) -> tuple[State | None, list[State]]:
+    def _compare(self, operation: Comparison, state: State) -> tuple[State | None, list[State]]:
         """Return the packets that meet a condition, if any do, and the others."""
         self._reads_packets |= not isinstance(operation, MarkIn)
-        if isinstance(operation, MarkIn):
-            divided = _split_marks(state, operation.cubes)
-            parts = [state._replace(marks=some) if some else None for some in divided]
-        elif isinstance(operation, FarEndIn):
-            within = {number for number in state.classes if holds(operation.ranges, self.addresses[number])}
-            split_classes = (
-                tuple(number for number in state.classes if (number in within) is side)
-                for side in (True, False)
-            )
-            parts = [state._replace(classes=some) if some else None for some in split_classes]
-        else:
-            box, others = split(state.box, operation)
+        if isinstance(operation, Narrow):
+            box, others = split(state.box, operation.constraints)
             found = None if box is None else state if box is state.box else state._replace(box=box)
             return found, [state._replace(box=other) for other in others]
-        found, other = parts if operation.is_in else parts[::-1]
+        if isinstance(operation, MarkIn):
+            marks = _split_marks(state, operation.cubes)
+            parts = [state._replace(marks=some) if some else None for some in marks]
+            found, other = parts if operation.is_in else parts[::-1]
+        else:
+            inside, outside = list[int](), list[int]()
+            for number in state.classes:
+                (inside if holds(operation.ranges, self.addresses[number]) else outside).append(number)
+            classes = tuple(inside), tuple(outside)
+            found, other = (state._replace(classes=some) if some else None for some in classes)
         return found, [] if other is None else [other]
 
     def _find(self, operation: Find, state: State) -> Iterator[tuple[nft.Verdict | None, State]]:

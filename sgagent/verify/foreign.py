@@ -16,15 +16,14 @@ from sgagent.core.addresses import Ranges, common, joined
 from sgagent.core.evaluate import Decision
 from sgagent.core.model import LAST_PORT, Direction, Family, Mode, Policy
 from sgagent.core.policy import ResolvedPolicy
-from sgagent.nft.ruleset import META_OIFNAME
+from sgagent.nft.ruleset import META_OIFNAME, SetMark
 from sgagent.verify import Outcome
-from sgagent.verify.compiled_table import CompiledTable
 from sgagent.verify.expectation import NOTHING_REMEMBERED
 from sgagent.verify.fate_comparison import VERDICTS, Difference
 from sgagent.verify.packets import CtDirection, CtState, Dimension, Headers, Phase, marks_text
 from sgagent.verify.proof import Proof, links_of, prove
 from sgagent.verify.users import SOMEBODY
-from sgagent.verify.verified_table import BaseHook, VerifiedTable
+from sgagent.verify.verified_table import BaseHook, VerifiedStatement, VerifiedTable, selectors_of
 from sgagent.verify.views import FAR_END, NEAR_END, NEVER_TRACKED, PORT, PROTOCOL, SOURCE_PORT, View
 
 _ON_WIRE = {"prerouting": -199, "postrouting": 101}
@@ -128,29 +127,25 @@ def _edge(table: VerifiedTable, hook: str, way: str) -> VerifiedTable:
     """Return the table with all base chains that packets pass, one after the other, at one hook."""
     inner = "forward" if way == "forwarded" else "input" if hook == "prerouting" else "output"
     passed = (hook, inner) if hook == "prerouting" else (inner, hook)
-    along = (chain for one in passed for chain in table.base_chains.get(one, ()))
+    along = [chain for one in passed for chain in table.base_chains.get(one, ())]
     at = {
         chain.name: BaseHook(name=hook, priority=_ON_WIRE[hook] + place, drops=chain.drops)
         for place, chain in enumerate(along)
     }
     chains = {name: replace(chain, hook=at.get(name)) for name, chain in table.chains.items()}
-    edge = replace(table, chains=chains)
-    unread = [f"ct before conntrack in chain {name}" for name in _before_conntrack(table, passed)]
-    early = [chain.name for chain in table.base_chains.get("prerouting", ())]
+    untracked = [chain.name for chain in along if chain.phase is Phase.UNTRACKED]
+    asking = (name for name in untracked if any(map(_needs_session, table.statements_from(name))))
+    unread = [f"ct before conntrack in chain {name}" for name in asking]
+    early = (one.name for one in table.base_chains.get("prerouting", ()))
+    selectors = (selectors_of(one) for name in early for one in table.statements_from(name))
     # Of what is not forwarded, neither prerouting nor input knows a link outwards.
-    is_told_apart = hook == "prerouting" and way == "forwarded"
-    if is_told_apart and any(META_OIFNAME in CompiledTable(edge).reads(name) for name in early):
+    if hook == "prerouting" and way == "forwarded" and any(META_OIFNAME in some for some in selectors):
         unread.append("meta oifname at prerouting")
-    return replace(edge, unread=(*edge.unread, *unread))
+    return replace(table, chains=chains, unread=(*table.unread, *unread))
 
 
-def _before_conntrack(table: VerifiedTable, hooks: Sequence[str]) -> Iterator[str]:
-    """Yield the base chains that ask for the session of packets which have none yet."""
-    compiled = CompiledTable(table)
-    for chain in (chain for hook in hooks for chain in table.base_chains.get(hook, ())):
-        reads_ct = any(selector.kind == "ct" for selector in compiled.reads(chain.name))
-        if chain.phase is Phase.UNTRACKED and (reads_ct or compiled.touches_marks(chain.name)):
-            yield chain.name
+def _needs_session(statement: VerifiedStatement) -> bool:
+    return isinstance(statement, SetMark) or any(one.kind == "ct" for one in selectors_of(statement))
 
 
 # Differences that are alike but for one thing are one.

@@ -261,12 +261,7 @@ class _Walk:
     def _ends(self) -> Ends:
         """Return the ends in the header; on the inner side of NAT one of them is the other tuple's."""
         packet, session = self.packet, self.session
-        on_wire = Ends(
-            source=packet.source,
-            destination=packet.destination,
-            source_port=packet.source_port or 0,
-            destination_port=packet.destination_port or 0,
-        )
+        on_wire = packet.ends
         is_input = packet.hook in WITH_INPUT_LINK
         if session is None or self.phase is not Phase.TRANSLATED or (packet.is_error and not is_input):
             return on_wire

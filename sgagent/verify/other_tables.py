@@ -15,12 +15,11 @@ from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy
 from sgagent.nft.kernel_table import FAULTS
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.verify import interpreter
-from sgagent.verify.packets import CtDirection, CtState, Ends, PacketAtHook, SessionAtHook
+from sgagent.verify.packets import CtDirection, CtState, PacketAtHook, SessionAtHook
 from sgagent.verify.verified_table import (
     UnsupportedStatementError,
     VerifiedChain,
     VerifiedTable,
-    reach,
     selectors_of,
 )
 
@@ -142,21 +141,13 @@ def _other_link(table: VerifiedTable, chain: VerifiedChain, way: Way) -> str | N
     key = "oifname" if way.packet.direction is Direction.INGRESS else "iifname"
     if way.is_local or chain.hook is None or chain.hook.name != "forward":
         return None
-    reached = reach([chain.name], lambda name: filter(table.chains.__contains__, table.targets(name)))
-    statements = (one for name in reached for one in table.chains[name].statements)
-    reads = any(selector.key == key for one in statements for selector in selectors_of(one))
-    return f"meta {key}, as the other link of a packet that is forwarded is not asked for" if reads else None
+    reads = (selector.key for one in table.statements_from(chain.name) for selector in selectors_of(one))
+    other = f"meta {key}, as the other link of a packet that is forwarded is not asked for"
+    return other if key in reads else None
 
 
 def _at_hook(way: Way, hook: str) -> PacketAtHook:
     packet = way.packet
-    ends = Ends(
-        source=packet.source,
-        destination=packet.destination,
-        source_port=packet.source_port or 0,
-        destination_port=packet.destination_port or 0,
-    )
-    is_known = way.decided_by is DecidedBy.SESSION
     protocol, echo = _ECHO_REQUEST[packet.family]
     is_ported = packet.protocol in PORTED_NUMBERS
     found = PacketAtHook(
@@ -170,14 +161,17 @@ def _at_hook(way: Way, hook: str) -> PacketAtHook:
         destination_port=packet.destination_port if is_ported else None,
         icmp_type=echo if packet.icmp_type is None and packet.protocol == protocol else packet.icmp_type,
         hop_limit=64 if packet.hop_limit is None else packet.hop_limit,
-        state=CtState.ESTABLISHED if is_known else CtState.NEW,
-        session=SessionAtHook(
-            direction=CtDirection.ORIGINAL, protocol=packet.protocol, original=ends, reply=ends.swapped
-        ),
     )
     if way.decided_by is DecidedBy.INVALID:
-        return replace(found, state=CtState.INVALID, session=None)
-    return found
+        return replace(found, state=CtState.INVALID)
+    session = SessionAtHook(
+        direction=CtDirection.ORIGINAL,
+        protocol=packet.protocol,
+        original=found.ends,
+        reply=found.ends.swapped,
+    )
+    is_known = way.decided_by is DecidedBy.SESSION
+    return replace(found, state=CtState.ESTABLISHED if is_known else CtState.NEW, session=session)
 
 
 def final_verdict(chains: Sequence[ChainVerdict]) -> Policy | None:

@@ -70,7 +70,7 @@ class Ports(enum.Enum):
     """Any other protocol; nothing is said about what stands in the place of ports."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Ends:
     """One of the two tuples that conntrack keeps of a session."""
 
@@ -84,12 +84,7 @@ class Ends:
     @property
     def swapped(self) -> Ends:
         """Return the tuple of the other direction, if no address is translated."""
-        return Ends(
-            source=self.destination,
-            destination=self.source,
-            source_port=self.destination_port,
-            destination_port=self.source_port,
-        )
+        return Ends(self.destination, self.source, self.destination_port, self.source_port)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +170,12 @@ class PacketAtHook:
 
     hides_error: bool = False
     """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
+
+    @property
+    def ends(self) -> Ends:
+        """Return the ends in its header, with 0 for ports that it lacks."""
+        ports = self.source_port or 0, self.destination_port or 0
+        return Ends(self.source, self.destination, *ports)
 
     @property
     def is_error(self) -> bool:

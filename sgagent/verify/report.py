@@ -13,7 +13,7 @@ from sgagent.nft.ruleset import mac_text
 from sgagent.verify import Outcome
 from sgagent.verify.expectation import Expectation
 from sgagent.verify.fate_comparison import Counterexample
-from sgagent.verify.guardrails import GuardrailsOnTable
+from sgagent.verify.guardrails import GuardrailsOnTable, TableViolation
 from sgagent.verify.packets import NO_PROTOCOL, WITH_INPUT_LINK, Ends, PacketAtHook, SessionAtHook, opener_of
 from sgagent.verify.proof import Proof
 
@@ -95,32 +95,28 @@ def _session_as_json(family: Family, session: SessionAtHook) -> Json:
 
 def guardrails_as_json(kept: GuardrailsOnTable) -> Json:
     """Return the result of the statements on the table."""
-    broken = []
-    for one in kept.violations:
-        rail, packet, trace = one.resolved.guardrail, one.example.packet, one.example.found
-        broken.append(
-            {
-                "id": rail.guardrail_id,
-                "reason": rail.reason,
-                "statement": str(rail),
-                "interface": packet.interface,
-                "direction": rail.direction.value,
-                "verdict": trace.verdict.value,
-                "counter": ", ".join(trace.counters) or None,
-                "path": list(trace.path),
-                "packet": {
-                    "family": packet.family.value,
-                    "protocol": _protocol(packet.protocol),
-                    "source": address_text(packet.family, packet.source),
-                    "destination": address_text(packet.family, packet.destination),
-                    "source_port": packet.source_port,
-                    "destination_port": packet.destination_port,
-                    "user": packet.user,
-                    "unit": None if packet.unit is None else groups_text([(packet.unit, packet.unit)]),
-                },
-            }
-        )
+    broken = [_violation_as_json(one) for one in kept.violations]
     return {"guardrails": broken, "guardrails_unsupported": list(kept.unsupported)}
+
+
+def _violation_as_json(violation: TableViolation) -> Json:
+    rail, example = violation.resolved.guardrail, counterexample_as_json(violation.example)
+    return {
+        "id": rail.guardrail_id,
+        "reason": rail.reason,
+        "statement": str(rail),
+        "interface": example["interface"],
+        "direction": rail.direction.value,
+        **{name: example["found"][name] for name in ("verdict", "counter", "path")},
+        "packet": {name: example[name] for name in _OF_STATEMENTS},
+    }
+
+
+_OF_STATEMENTS = (
+    *("family", "protocol", "source", "destination", "source_port", "destination_port"),
+    *("user", "unit"),
+)
+"""The fields of a packet that a statement can speak of."""
 
 
 def guardrail_lines(kept: GuardrailsOnTable, table: str) -> Iterator[str]:

@@ -106,8 +106,15 @@ class VerifiedTable:
     @cached_property
     def reached(self) -> tuple[str, ...]:
         """Return the chains that a packet can get to, base chains first."""
-        first = (one.name for chains in self.base_chains.values() for one in chains)
+        return self.reached_from(one.name for chains in self.base_chains.values() for one in chains)
+
+    def reached_from(self, first: Iterable[str]) -> tuple[str, ...]:
+        """Return chains, and those that a packet can get to from them."""
         return tuple(reach(first, lambda name: filter(self.chains.__contains__, self.targets(name))))
+
+    def statements_from(self, first: str) -> Iterator[VerifiedStatement]:
+        """Yield the statements of a chain, and of those that a packet can get to from it."""
+        return (one for name in self.reached_from([first]) for one in self.chains[name].statements)
 
     @cached_property
     def link_reads(self) -> tuple[tuple[VerifiedChain, nft.Match | nft.LookUp], ...]:

@@ -369,13 +369,8 @@ class View:
         if self.direction is None:
             return None
         original, reply = (
-            Ends(
-                source=values[source.address],
-                destination=values[destination.address],
-                source_port=values[source.port],
-                destination_port=values[destination.port],
-            )
-            for source, destination in map(self._tuple, TupleDirection)
+            Ends(values[source], values[destination], values[source_port], values[port])
+            for (source, source_port), (destination, port) in map(self._tuple, TupleDirection)
         )
         return SessionAtHook(
             direction=self.direction,
