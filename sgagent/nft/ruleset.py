@@ -224,11 +224,7 @@ class Return:
 Verdict = Accept | Drop | Goto | Jump | Return
 
 VERDICT_WORDS: Mapping[type[Verdict], str] = {
-    Accept: "accept",
-    Drop: "drop",
-    Goto: "goto",
-    Jump: "jump",
-    Return: "return",
+    kind: kind.__name__.lower() for kind in (Accept, Drop, Goto, Jump, Return)
 }
 """What nft calls them."""
 

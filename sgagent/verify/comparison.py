@@ -53,16 +53,15 @@ class ViewComparison(FateComparison):
                 self._open = before
                 return
         key = self._key(chain, state)
-        known = self.subject.arrivals.get(key)
-        if known is None:
-            found: list[Arrival] = []
-            self._open.append(found)
-            self.go_through(chain, state)
-            self._open.pop()
-            self.subject.arrivals[key] = found
-        else:
-            for junction, arrived in known:
+        if key in self.subject.arrivals:
+            for junction, arrived in self.subject.arrivals[key]:
                 self.arrive(junction, arrived)
+            return
+        found: list[Arrival] = []
+        self._open.append(found)
+        self.go_through(chain, state)
+        self._open.pop()
+        self.subject.arrivals[key] = found
 
     def _key(self, chain: str, state: State) -> Hashable:
         """Return all that the fate of packets in a chain depends on."""
@@ -73,11 +72,10 @@ class ViewComparison(FateComparison):
     def _readings(self, chain: str, *, whole: bool) -> frozenset[tuple[Selector, SelectorReading]]:
         """Return how packets are read from a chain on, all the way or up to junctions."""
         reads = self.compiled.reads(chain) if whole else self.compiled.reads_before_junctions(chain)
-        found = self._readings_by_selectors.get(reads)
-        if found is None:
-            found = frozenset((one, self.view.read(one, self.phase)) for one in reads)
-            self._readings_by_selectors[reads] = found
-        return found
+        known = self._readings_by_selectors
+        if reads not in known:
+            known[reads] = frozenset((one, self.view.read(one, self.phase)) for one in reads)
+        return known[reads]
 
     def _holds_for_everyone(self, chain: str, state: State) -> bool:
         """Return whether a chain agrees with the policy on far ends that no clause singles out."""
@@ -85,10 +83,9 @@ class ViewComparison(FateComparison):
         if any(reading is Special.FAR_END for _, reading in readings):
             return False
         key = (*self._kind, self.drops_by_policy, chain, readings, state.change, state.marks)
-        found = self.subject.everyone.get(key)
-        if found is None:
-            found = self.subject.everyone[key] = self._attempt(chain, state)
-        return found
+        if key not in self.subject.everyone:
+            self.subject.everyone[key] = self._attempt(chain, state)
+        return self.subject.everyone[key]
 
     def _attempt(self, chain: str, state: State) -> bool:
         """Follow packets of far ends that no clause singles out, be there such or not."""

@@ -232,12 +232,10 @@ class CompiledTable:
         """Return the rules of a chain as operations; views that read the same share them."""
         readings = {selector: view.read(selector, phase) for selector in self.selectors(name)}
         key = (name, *readings.values())
-        found = self._rules.get(key)
-        if found is None:
-            chain = self.table.chains[name]
-            rules = (tuple(_operations(rule, readings)) for rule in chain.rules)
-            found = self._rules[key] = tuple(rule for rule in rules if not all(map(_only_compares, rule)))
-        return found
+        if key not in self._rules:
+            rules = (tuple(_operations(rule, readings)) for rule in self.table.chains[name].rules)
+            self._rules[key] = tuple(rule for rule in rules if not all(map(_only_compares, rule)))
+        return self._rules[key]
 
 
 def _operations(
@@ -256,9 +254,8 @@ def _operations(
                 fields = tuple(readings[selector] for selector in selectors)
                 if Special.NOTHING in fields:
                     return
-                yield Find(
-                    name, fields, tuple(n for one in fields if isinstance(one, Read) for n in one.needs)
-                )
+                needs = (need for one in fields if isinstance(one, Read) for need in one.needs)
+                yield Find(name, fields, tuple(needs))
             case nft.Meter(selector=selector) if readings[selector] is Special.NOTHING:
                 return
             case nft.Log():
@@ -302,7 +299,5 @@ def _compile_match(match: nft.Match, reading: SelectorReading) -> Operation | bo
 
 def ranges_in(match: nft.Match) -> Ranges:
     """Return the numbers that a comparison has on its right side."""
-    numbers = (one.numbers for one in match.values if isinstance(one, GroupPath))
-    return joined(
-        (*((one.first, one.last) for one in match.values if isinstance(one, nft.Interval)), *numbers)
-    )
+    ranges = ((one.first, one.last) for one in match.values if isinstance(one, nft.Interval))
+    return joined((*ranges, *(one.numbers for one in match.values if isinstance(one, GroupPath))))

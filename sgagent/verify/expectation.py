@@ -35,7 +35,7 @@ from sgagent.core.policy import (
     ResolvedPolicy,
 )
 from sgagent.nft import names
-from sgagent.nft.marks import stated_state
+from sgagent.nft.marks import SLOTS, stated_state
 from sgagent.nft.ruleset import ALL_BITS, SetMark
 from sgagent.verify.counter_names import counters_of, notes_of
 from sgagent.verify.packets import (
@@ -55,8 +55,6 @@ from sgagent.verify.users import hides_maker, of_maker
 from sgagent.verify.verified_table import VerifiedTable
 from sgagent.verify.views import HOP_LIMIT, ICMP_TYPE, NEAR_END, PORT, PROTOCOL, SOURCE_PORT, TCP_FLAGS
 
-_SLOTS = 3
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionMemory:
@@ -72,7 +70,7 @@ class SessionMemory:
     generation: int | None = None
     """None: sessions are judged at every packet, and no mark is believed or set."""
 
-    slots: tuple[str | None, ...] = (None,) * _SLOTS
+    slots: tuple[str | None, ...] = (None,) * SLOTS
     """The link in each slot."""
 
     @property
@@ -82,7 +80,7 @@ class SessionMemory:
     @property
     def generation_mask(self) -> int:
         """Return the bits that hold the generation."""
-        return self.mask & ~(((1 << 4 * _SLOTS) - 1) << self._shift)
+        return self.mask & ~(((1 << 4 * SLOTS) - 1) << self._shift)
 
     def allowed_marks(self, link: str, opened: Direction) -> Cube | None:
         """Return the marks of sessions opened so at a link that were accepted there: generation and bit.
@@ -91,14 +89,14 @@ class SessionMemory:
         """
         if self.generation is None or link not in self.slots:
             return None
-        generation = self.generation << (self._shift + 4 * _SLOTS)
+        generation = self.generation << (self._shift + 4 * SLOTS)
         bit = 1 << (self._shift + 2 * self.slots.index(link) + (opened is Direction.EGRESS))
         return self.generation_mask | bit, generation | bit
 
     def elsewhere_bit(self, link: str, opened: Direction) -> int:
         """Return the bit of entries that were not opened so at a link; 0 where that is not known."""
         allowed = self.allowed_marks(link, opened)
-        return (allowed[0] & ~self.generation_mask) << 2 * _SLOTS if allowed else 0
+        return (allowed[0] & ~self.generation_mask) << 2 * SLOTS if allowed else 0
 
     def accepting(
         self, link: str | None, opened: Direction, *, is_new: bool, is_expected: bool, is_elsewhere: bool
@@ -128,7 +126,7 @@ class SessionMemory:
             return (*found, (EVERY_MARK[0], UNCHANGED))
         put = allowed[1]
         kept = ALL_BITS & ~(0 if is_elsewhere else self.elsewhere_bit(link, opened))
-        forgotten = self.generation_mask | ((1 << 2 * _SLOTS) - 1) << self._shift
+        forgotten = self.generation_mask | ((1 << 2 * SLOTS) - 1) << self._shift
         return (
             *found,
             ((self.generation_mask, put & self.generation_mask), SetMark(keep=kept, put=put)),
@@ -151,7 +149,7 @@ def stated_memory(table: VerifiedTable) -> SessionMemory:
     mask, state = stated
     memory = SessionMemory(mask=mask, generation=state.generation, slots=state.slots)
     first_slot = memory.mask & -memory.mask
-    greatest = memory.generation_mask // (first_slot << 4 * _SLOTS) if memory.mask else 0
+    greatest = memory.generation_mask // (first_slot << 4 * SLOTS) if memory.mask else 0
     return replace(memory, generation=None) if (state.generation or 0) > greatest else memory
 
 
@@ -351,22 +349,18 @@ class ClauseIndex:
     def __init__(self, clauses: Sequence[BoxClause]) -> None:
         """Sort clauses into segments of ports."""
         self._portless = [clause for clause in clauses if _ports_of(clause) is None]
-        ported = [clause for clause in clauses if _ports_of(clause) is not None]
-        spans = ((number, _ports_of(clause) or ()) for number, clause in enumerate(ported))
-        self._segments = [
-            (first, last, tuple(ported[number] for number in here))
-            for first, last, here in sweep(spans, LAST_PORT)
-        ]
-        self._starts = [first for first, _, _ in self._segments]
+        spans = ((number, _ports_of(clause) or ()) for number, clause in enumerate(clauses))
+        pieces = [(first, [clauses[one] for one in here]) for first, _, here in sweep(spans, LAST_PORT)]
+        self._starts = [first for first, _ in pieces]
+        self._segments = [here for _, here in pieces]
 
     def meeting(self, box: PacketSpace) -> tuple[BoxClause, ...]:
         """Return the clauses that match a packet of a box, in order."""
         found = {clause.place: clause for clause in self._portless}
         for first, last in box[PORT]:
-            place = max(bisect_right(self._starts, first) - 1, 0)
-            while place < len(self._segments) and self._segments[place][0] <= last:
-                found.update((clause.place, clause) for clause in self._segments[place][2])
-                place += 1
+            start = max(bisect_right(self._starts, first) - 1, 0)
+            for segment in self._segments[start : bisect_right(self._starts, last)]:
+                found.update((clause.place, clause) for clause in segment)
         return tuple(
             found[place] for place in sorted(found) if not is_disjoint(box, found[place].constraints)
         )

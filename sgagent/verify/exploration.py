@@ -115,11 +115,8 @@ class Exploration:
         """Return whether the base chain that packets are in drops those that come to its end."""
         return self._base_chains[self._number].drops
 
-    def follow(self, state: State) -> None:
-        """Follow packets through all base chains of the hook."""
-        self._enter_base(0, state)
-
-    def _enter_base(self, number: int, state: State) -> None:
+    def follow(self, state: State, number: int = 0) -> None:
+        """Follow packets through the base chains of the hook, from one on."""
         if number == len(self._base_chains):
             self.settle(state, (state.fate(Policy.ACCEPT),))
             return
@@ -134,7 +131,7 @@ class Exploration:
         if self._finals is not None:
             self._finals.append(state.fate(verdict))
         elif verdict is Policy.ACCEPT and self._number + 1 < len(self._base_chains):
-            self._enter_base(self._number + 1, state)
+            self.follow(state, self._number + 1)
         else:
             self.settle(state, (state.fate(verdict),))
 

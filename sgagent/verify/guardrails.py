@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, summarize_address_range
 
 from sgagent.core.addresses import NO_ADDRESSES, AddressSet
 from sgagent.core.guardrails import ResolvedGuardrail
@@ -140,15 +141,14 @@ def _rules(resolved: ResolvedGuardrail, judge: ResolvedInterface) -> Iterator[Re
         for first, last in resolved.near_ends_at(judge, family):
             is_anywhere = (first, last) == (0, family.last_address)
             for block in [None] if is_anywhere else _blocks(family, first, last):
-                yield ResolvedRule(
+                yield replace(
+                    _FELLOWS,
                     rule_id=rail.guardrail_id,
                     security_group_id=_STATEMENT,
                     direction=rail.direction,
                     policy=rail.demanded,
-                    priority=1,
                     protocols=rail.protocols,
                     ports=resolved.ports,
-                    authorization_objects=(),
                     peer=Peer(name=str(rail), addresses=addresses),
                     local_address=block,
                 )
@@ -156,8 +156,6 @@ def _rules(resolved: ResolvedGuardrail, judge: ResolvedInterface) -> Iterator[Re
 
 def _blocks(family: Family, first: int, last: int) -> Iterator[CidrBlock]:
     """Yield the networks that a run of addresses consists of."""
-    length = family.bits
-    while first <= last:
-        size = min(first & -first or 1 << length, 1 << (last - first + 1).bit_length() - 1)
-        yield CidrBlock.around(family, first, length - size.bit_length() + 1)
-        first += size
+    kind = IPv4Address if family is Family.IPV4 else IPv6Address
+    for network in summarize_address_range(kind(first), kind(last)):
+        yield CidrBlock.around(family, int(network.network_address), network.prefixlen)

@@ -373,9 +373,7 @@ def cubes_of(bits: int, first: int, last: int) -> tuple[Cube, ...]:
     """Return the marks of which certain bits, as a number, are from ``first`` to ``last``."""
     found: list[Cube] = []
     while first <= last:
-        size = first & -first or ALL_BITS + 1
-        while first + size - 1 > last:
-            size >>= 1
+        size = min(first & -first or ALL_BITS + 1, 1 << (last - first + 1).bit_length() - 1)
         fixed = ALL_BITS & ~(size - 1)
         if not first & fixed & ~bits:
             found.append((fixed & bits, first & bits))

@@ -139,11 +139,9 @@ class _Table:
                 yield statement
 
     def _target(self, verdict: nft.Verdict) -> nft.Verdict:
-        match verdict:
-            case nft.Goto(chain) | nft.Jump(chain) if self.prefix:
-                return replace(verdict, chain=f"{self.prefix}{chain}")
-            case _:
-                return verdict
+        if self.prefix and isinstance(verdict, (nft.Goto, nft.Jump)):
+            return replace(verdict, chain=f"{self.prefix}{verdict.chain}")
+        return verdict
 
     def _maps(self) -> Iterator[nft.VerdictMap]:
         """Yield the maps that rules read and that are understood."""

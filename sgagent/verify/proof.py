@@ -147,7 +147,7 @@ _AUTHENTICATED = (Headers.AUTHENTICATED, Headers.HIDDEN_ERROR, Headers.ANNOUNCED
 
 
 def _other_links(
-    subject: Subject, hook: str, links: tuple[str, ...], reading: Collection[_Place]
+    subject: Subject, hook: str, links: tuple[str, ...], reading: Collection[tuple[BaseHook | None, str]]
 ) -> tuple[str, ...]:
     """Return the links on the other side, where chains of a hook may read it; an empty name for none."""
     if not any(reads_other_link(key, hook) for at, key in reading if at is None or at.name == hook):
@@ -155,10 +155,6 @@ def _other_links(
     if subject.scope.forwarded or hook == "forward":
         return links
     return ("", *links) if hook == "postrouting" else ("",)
-
-
-_Place = tuple[BaseHook | None, str]
-"""Where a chain is called by the kernel, if it is, and what it reads."""
 
 
 def links_of(table: VerifiedTable, policy: ResolvedPolicy) -> tuple[str, ...]:
