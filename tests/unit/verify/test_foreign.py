@@ -201,6 +201,16 @@ def test_before_conntrack_no_packet_has_a_session() -> None:
             assert compared(filters(WEB, SSH), raw).proof.unsupported == named
 
 
+def test_before_conntrack_there_is_no_mark_to_set() -> None:
+    """So what a chain there sets, or one that it leads to, is not taken for the mark of the session."""
+    setter = VerifiedChain(name="inet filter setter", rules=((nft.SetMark(keep=0, put=1), Accept()),))
+    for hook in ("prerouting", "output"):
+        raw = table_with("inet filter raw", BaseHook(name=hook, priority=-300), (nft.Goto(setter.name),))
+        raw = replace(raw, chains=raw.chains | {setter.name: setter})
+        unsupported = compared(filters(WEB, SSH), raw).proof.unsupported
+        assert unsupported == ("ct before conntrack in chain inet filter raw",)
+
+
 def test_a_filter_that_is_not_understood() -> None:
     """What it reads is named, and nothing is guessed."""
     name = "@th,8,8 in chain inet filter input"
