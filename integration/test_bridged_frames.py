@@ -119,9 +119,7 @@ def test_frames_between_ports_are_judged_where_br_netfilter_is_on(
     assert agent.command("verify").status == 0
 
 
-def test_groups_may_accept_what_guests_say_to_each_other(
-    agent: Service, bench: Lab, guests: tuple[Namespace, Namespace]
-) -> None:
+def test_groups_may_let_guests_talk(agent: Service, bench: Lab, guests: tuple[Namespace, Namespace]) -> None:
     """In both directions, as each of their frames enters and leaves by the bridge."""
     one, _ = guests
     agent.define(definitions(*PINGS, *SHUT, mac_address=""))

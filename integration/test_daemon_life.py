@@ -212,9 +212,7 @@ def test_the_signal_of_ended_children_may_be_ignored(agent: Service) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("address", ("127.0.0.1", "0.0.0.0", "::"))  # noqa: S104 - that of another program
-def test_a_taken_address_for_metrics_keeps_nothing_from_being_enforced(
-    agent: Service, one_interface: Lab, address: str
-) -> None:
+def test_a_taken_metrics_address_hinders_nothing(agent: Service, one_interface: Lab, address: str) -> None:
     """Who holds it is said, as far as it is known; metrics are served soon after it is free."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with agent.namespace.socket(family, socket.SOCK_STREAM) as taken:

@@ -169,9 +169,7 @@ def test_a_foreign_change_is_seen(namespace: Namespace, one_shot: LibnftablesDat
     assert listed_anew() == Observed(ruleset=tables.WHOLE)
 
 
-def test_a_change_between_observing_and_applying_is_not_overlooked(
-    namespace: Namespace, one_shot: LibnftablesDataplane
-) -> None:
+def test_a_change_in_between_is_noticed(namespace: Namespace, one_shot: LibnftablesDataplane) -> None:
     """The memory of an apply is dropped where somebody else came in between."""
     bring(one_shot, tables.WHOLE)
     observed = one_shot.observe()

@@ -168,9 +168,7 @@ def test_a_published_tcp_session_ends_though_the_guest_may_open_sessions(
             assert not are_offloaded(one_interface.host, 1)
 
 
-def test_a_session_that_was_offloaded_before_the_first_start_ends(
-    agent: Service, one_interface: Lab, behind: Namespace
-) -> None:
+def test_one_offloaded_before_the_start_ends(agent: Service, one_interface: Lab, behind: Namespace) -> None:
     """The first policy is a change too."""
     with traffic(one_interface) as busy:
         busy.open("revoked", behind, GUEST_ADDRESS, one_interface.peer, (FAR, 443))
@@ -185,7 +183,7 @@ def test_a_session_that_was_offloaded_before_the_first_start_ends(
             busy.settle({"allowed"})
 
 
-def test_a_flow_table_that_comes_later_takes_nothing_that_is_revoked(
+def test_later_flow_tables_take_nothing_revoked(
     agent: Service, one_interface: Lab, behind: Namespace
 ) -> None:
     """Nor does one take a session that was silent while it was revoked."""

@@ -72,9 +72,7 @@ def readers(agent: Service) -> set[int]:
     return found
 
 
-def test_rules_end_and_links_are_followed_while_the_source_hangs(
-    agent: Service, files: HangingFiles, one_interface: Lab
-) -> None:
+def test_rules_end_and_links_are_followed(agent: Service, files: HangingFiles, one_interface: Lab) -> None:
     """From the moment that it hangs; the source is down then, and all that was enforced stays."""
     end = time.time() + LIFE_SECONDS * PATIENCE
     files.write("policy.yaml", with_end(end))

@@ -96,9 +96,7 @@ def test_a_link_that_becomes_a_lower_device_is_judged_as_its_master(agent: Servi
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PLAIN_FRAMES])
-def test_no_frame_from_the_wire_passes_by_a_link_that_becomes_a_port_without_an_agent(
-    agent: Service, bench: Lab, kind: str
-) -> None:
+def test_no_frame_passes_by_a_link_that_becomes_a_port_unseen(agent: Service, bench: Lab, kind: str) -> None:
     """Of an identified link the frames are dropped that masters leave to their ports, and no others."""
     if reason := why_not(bench, kind):
         pytest.skip(reason)

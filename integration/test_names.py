@@ -287,9 +287,7 @@ def test_what_is_known_survives_boots_without_a_server(agent: Service, one_inter
 
 
 @pytest.mark.long
-def test_the_host_proves_its_table_and_explains_by_what_it_knows(
-    agent: Service, one_interface: Lab, server: NameServer
-) -> None:
+def test_proofs_and_explain_use_what_is_known(agent: Service, one_interface: Lab, server: NameServer) -> None:
     """``verify`` and ``explain`` ask nobody: they take the agent's addresses."""
     server.zone[NAME] = addresses(A, A6, ttl=3600)
     agent.start()

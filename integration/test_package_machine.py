@@ -240,9 +240,7 @@ def test_an_upgrade_costs_nothing(machine: Machine, wire: Lab) -> None:
 
 
 @pytest.mark.long
-def test_an_upgrade_from_a_configuration_that_enforced_goes_on_enforcing(
-    machine: Machine, wire: Lab, tmp_path: Path
-) -> None:
+def test_an_upgrade_of_an_enforcing_host_enforces(machine: Machine, wire: Lab, tmp_path: Path) -> None:
     """The packages' configuration set nothing once; dpkg puts the one that observes in its place."""
     install(machine, with_configuration(built(EARLIER), "# nothing is set\n", tmp_path))
     machine.write(DOCUMENT, definitions(WEB))

@@ -18,7 +18,7 @@ STORM = (
     "test_storm.py::test_a_change_is_one_moment[drop_on_a_list]",
     "test_storm.py::test_a_change_is_one_moment[network_is_cut]",
     "test_storm.py::test_a_change_is_one_moment[map_of_udp_ranges]",
-    "test_storm.py::test_the_storm_notices_what_passes",
+    "test_storm.py::test_it_sees_leaks",
 )
 """A pair for each kind of map: by hash, of addresses with ranges, of ports with ranges."""
 
@@ -39,7 +39,7 @@ LINKS = (
     "test_link_names.py::test_other_ipvlans_are_enforced[l3]",
     "test_link_names.py::test_a_vrf_is_refused",
     "test_link_names.py::test_a_vrf_port_is_judged_by_its_binding[closed-advanced]",
-    "test_lower_devices.py::test_no_frame_from_the_wire_passes_by_a_link_that_becomes_a_port_without_an_agent",
+    "test_lower_devices.py::test_no_frame_passes_by_a_link_that_becomes_a_port_unseen",
     "test_bridged_frames.py",
 )
 """What links of modules need; HSR and batman-adv are not among those of cloud images."""

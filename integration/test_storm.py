@@ -96,9 +96,7 @@ def sides(storm: Storm) -> tuple[ResolvedPolicy, ResolvedPolicy]:
     return before, after
 
 
-def test_the_storm_notices_what_passes(
-    storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]
-) -> None:
+def test_it_sees_leaks(storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]) -> None:
     """The tests above can fail: where nothing is bound for a moment, forbidden packets are counted."""
 
     def go_and_come() -> None:
@@ -110,9 +108,7 @@ def test_the_storm_notices_what_passes(
     assert tally.lost == 0
 
 
-def test_the_storm_notices_what_is_lost(
-    storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]
-) -> None:
+def test_it_sees_losses(storm: Storm, agent: Enforcer, sides: tuple[ResolvedPolicy, ResolvedPolicy]) -> None:
     """Where somebody drops all packets for a moment, lost ones are counted, of new and of open sessions."""
     with_drop = (
         "add table inet testdrop;"

@@ -542,9 +542,7 @@ def broken(machine: Machine, name: str, text: str | None) -> Iterator[None]:
         pytest.param(*BREAKAGES[3], id="hangs", marks=pytest.mark.long),
     ),
 )
-def test_a_program_that_does_not_start_closes_the_machine(
-    machine: Machine, wire: Lab, name: str, text: str | None
-) -> None:
+def test_a_failed_start_closes_the_machine(machine: Machine, wire: Lab, name: str, text: str | None) -> None:
     """Before the network is up it is closed but for the fail-safe list, until the agent can start (§9.2)."""
     configuration = "/etc/sgagent/sgagent.toml"
     machine.write(configuration, FAILSAFE)

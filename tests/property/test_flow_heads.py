@@ -53,9 +53,7 @@ def message(kind: int, content: bytes) -> bytes:
 
 
 @given(st.lists(_ATTRIBUTES, max_size=3), st.binary(max_size=40))
-def test_whatever_the_kernel_tells_is_read_as_far_as_it_is_whole(
-    messages: list[list[tuple[int, bytes]]], rest: bytes
-) -> None:
+def test_messages_are_read_as_far_as_whole(messages: list[list[tuple[int, bytes]]], rest: bytes) -> None:
     """A message that lacks something, or is cut off, is passed over."""
     text = b"".join(
         message(4 << 8, bytes(4) + b"".join(attribute(kind, value) for kind, value in attributes))

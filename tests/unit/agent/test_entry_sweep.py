@@ -187,9 +187,7 @@ def test_a_look_is_short() -> None:
         ([entry(FAR, HOST)], replace(REVOKED, outcome=StepEnd.UNCHANGED, may_cut=False), 1),
     ),
 )
-def test_a_sweep_follows_what_may_revoke_or_may_concern_what_is_left(
-    entries: list[ConntrackEntry], step: Step, sweeps: int
-) -> None:
+def test_a_sweep_follows_what_may_concern_it(entries: list[ConntrackEntry], step: Step, sweeps: int) -> None:
     """The first step of an agent too: the one before may have died before it swept."""
     kernel = Kernel(entries)
     sweep = sweep_on(kernel)

@@ -165,9 +165,7 @@ def test_the_way_to_the_source_is_opened_in_rules_that_stay(machine: Machine, tm
 
 
 @pytest.mark.parametrize("is_readable", (True, False), ids=("readable", "unreadable"))
-def test_rules_of_others_that_keep_the_way_closed_are_named(
-    machine: Machine, tmp_path: Path, *, is_readable: bool
-) -> None:
+def test_rules_of_others_in_the_way_are_named(machine: Machine, tmp_path: Path, *, is_readable: bool) -> None:
     """They stay, as it is not known what for; who looks why the source is lost is told to delete them."""
     machine.source.write(GOOD)
     machine.reconciler().step(fetch=True)

@@ -145,9 +145,7 @@ TO_PORT, FROM_PORT = write(b.TRANSPORT, 2, 2), write(b.TRANSPORT, 0, 2)
         (0, -160, write(b.LINK, 0, 6), None),
     ),
 )
-def test_a_rule_that_writes_addresses_or_ports_is_named(
-    hook: int, priority: int, written: bytes, severity: str | None
-) -> None:
+def test_a_translation_is_named(hook: int, priority: int, written: bytes, severity: str | None) -> None:
     """Behind our hook it opens, before it only where it changes the sender; TTL, DSCP, checksums are free."""
     gateway = replace(HOST, settings=KernelSettings(forwarding=(Family.IPV4,)))
     dump = at(hook, priority).rule("a", *UDP, b.constant(DNS), written)

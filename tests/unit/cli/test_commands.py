@@ -373,9 +373,7 @@ def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
         ("mode", {"syntax"}),
     ),
 )
-def test_check_tells_of_configuration_and_documents_at_once(
-    run: Run, tmp_path: Path, configuration: str, codes: set[str]
-) -> None:
+def test_check_tells_of_both_at_once(run: Run, tmp_path: Path, configuration: str, codes: set[str]) -> None:
     """A wrong configuration hides no document, unless it does not say which documents are meant."""
     documents = tmp_path / "wrong.yaml"
     documents.write_text(WEB.replace("443/443", "99999"))

@@ -37,9 +37,7 @@ def answer(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_document_is_printed_and_the_losses_are_told(
-    answer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_document_and_losses_show(answer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is printed can be checked and explained; what has no equal stands on standard error."""
     assert main(["import", "aws", str(answer)]) == 0
     output, errors = capsys.readouterr()

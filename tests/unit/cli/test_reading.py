@@ -63,9 +63,7 @@ def test_a_rule_that_has_ended_is_a_finding(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("port", "verdict", "decided_by"), ((443, "accept", "rule"), (22, "drop", "default"))
 )
-def test_explain_answers_for_an_interface_of_the_documents(
-    run: Run, folder: Path, port: int, verdict: str, decided_by: str
-) -> None:
+def test_explain_takes_an_interface(run: Run, folder: Path, port: int, verdict: str, decided_by: str) -> None:
     """It is on no link of this host: the answer is that of the host that has it, and says so."""
     _, output, errors = run(
         *("explain", "ingress", "--source", "198.51.100.1", "--destination", "10.0.0.11"),

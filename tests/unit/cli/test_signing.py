@@ -161,9 +161,7 @@ def test_a_doubtful_earlier_signature(documents: Path, key: Path, capsys: pytest
     assert sign(documents, key, "--serial", "9") == 0
 
 
-def test_check_holds_the_source_against_the_pinned_keys(
-    documents: Path, key: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_knows_the_pinned_keys(documents: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is signed passes, what was changed since does not, and what is named by hand is not asked."""
     configuration = documents.parent / "sgagent.toml"
     capsys.readouterr()

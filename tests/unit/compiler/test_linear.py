@@ -194,9 +194,7 @@ def with_ports(count: int) -> SecurityGroupRule:
         ((rule("r1", ACCEPT, TCP, "80", "sg-many"), rule("r2", ACCEPT, TCP, "81", "sg-many")), False),
     ),
 )
-def test_a_policy_is_short_by_its_lines_and_its_addresses(
-    rules: tuple[SecurityGroupRule, ...], *, expected: bool
-) -> None:
+def test_short_by_lines_and_addresses(rules: tuple[SecurityGroupRule, ...], *, expected: bool) -> None:
     """Each port is a line; a range of addresses counts once in each line that names it."""
     members = [f"10.0.{number // 100}.{number % 100 * 2}" for number in range(MOST_ADDRESSES - 1)]
     policy = policy_of(group("sg-1", *rules), group("sg-many", members=members), on={"eth0": "sg-1"})

@@ -168,9 +168,7 @@ def test_relations_of_rules_know_units() -> None:
 @pytest.mark.parametrize(
     ("policy", "code"), ((ACCEPT, "unknown_object"), (DROP, "unknown_object_in_drop")), ids=str
 )
-def test_an_unknown_port_list_is_told_before_the_unit_runs(
-    running: dict[str, ControlGroup], policy: Policy, code: str
-) -> None:
+def test_an_unknown_list_is_told_early(running: dict[str, ControlGroup], policy: Policy, code: str) -> None:
     """Else definitions that were taken could not be enforced any more once it starts."""
     conditions = Conditions(local=LocalUnit(name="web.service"))
     some = replace(rule("r-unit", policy, TCP, "prl-none", "0.0.0.0/0", direction=OUT), conditions=conditions)

@@ -418,9 +418,7 @@ def test_families_do_not_mix_in_sorting() -> None:
         ("rule_id", [7], "expected one id, found a list", "at most 128 letters"),
     ),
 )
-def test_a_value_of_another_type_is_told_with_what_is_expected(
-    field: str, value: object, message: str, remedy: str
-) -> None:
+def test_wrong_types_are_told_with_right_ones(field: str, value: object, message: str, remedy: str) -> None:
     """The message says what is expected and what was found, the remedy what to write."""
     (problem,) = refused(rule_document(**{field: value}))
     assert (problem.code, problem.message) == ("wrong_type", message)

@@ -131,7 +131,7 @@ def test_bash_offers_no_word_that_is_refused(script: Path, configuration: Path) 
         assert main(["explain", "ingress", *family, *ports, "--interface", "eth0=", str(documents)]) == 0
 
 
-def test_ids_and_links_are_asked_for_by_a_command_that_no_list_shows(
+def test_a_hidden_command_gives_ids_and_links(
     configuration: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says nothing where nothing can be had: nobody would read it."""

@@ -435,9 +435,7 @@ def test_a_confirmation_not_taken_back_stands(machine: Machine, monkeypatch: pyt
     assert Agent(machine).in_force == version(B)
 
 
-def test_a_trial_that_the_disk_does_not_keep_is_none_for_the_next_agent(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_is_not_kept_is_none_later(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command was refused, and the kernel got nothing of it."""
     agent = Agent(machine)
     with monkeypatch.context() as patched:

@@ -342,9 +342,7 @@ def test_the_hosts_servers_are_followed(machine: Machine, resolver: FakeResolver
     assert len({str(endpoint) for endpoint in names.endpoints()}) == 2
 
 
-def test_servers_that_change_while_the_agent_starts_are_let_through(
-    machine: Machine, resolver: FakeResolver, tmp_path: Path
-) -> None:
+def test_servers_changed_at_a_start_pass(machine: Machine, resolver: FakeResolver, tmp_path: Path) -> None:
     """As at a boot, where resolv.conf is written meanwhile; no other event brings a step about."""
     servers = iter([(SERVER,)])
     settings = parse_settings(f"[state]\ndirectory = '{machine.state.directory}'", "sgagent.toml")
