@@ -18,30 +18,18 @@ def test_it_shows_flows_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, shown.splitlines())) <= 100
 
 
-@pytest.mark.long
-def test_foreign_sources_are_tried_as_such(capsys: pytest.CaptureFixture[str]) -> None:
-    """A spoofed source stays so: the host gets no address of it."""
-    assert demo.main(["9-source-check"]) == 0
-    assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
-
-
-@pytest.mark.long
-def test_links_of_patterns_come_after_the_agent(capsys: pytest.CaptureFixture[str]) -> None:
-    """They have another name while it starts; hits are those of the pattern."""
-    assert demo.main(["11-interface-pattern"]) == 0
-    assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
-
-
-@pytest.mark.long
-def test_what_goes_out_is_answered_too(capsys: pytest.CaptureFixture[str]) -> None:
-    """A ping that leaves the host as well: both ends of it have to be there."""
-    assert demo.main(["shop/bastion"]) == 0
-    assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
-
-
-def test_names_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
-    """By a name server beyond the wire, whose answers the file of packets states."""
-    assert demo.main(["10-names"]) == 0
+@pytest.mark.parametrize(
+    "case",
+    (
+        pytest.param("9-source-check", id="a spoofed source stays so", marks=pytest.mark.long),
+        pytest.param("11-interface-pattern", id="links come after the agent", marks=pytest.mark.long),
+        pytest.param("shop/bastion", id="what goes out is answered", marks=pytest.mark.long),
+        pytest.param("10-names", id="names are answered as stated"),
+    ),
+)
+def test_a_case_is_shown_as_it_is(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what its packets need: foreign sources, links of patterns, both ends of pings, a name server."""
+    assert demo.main([case]) == 0
     assert " 0 mismatches, 1 tables proved" in capsys.readouterr().out
 
 

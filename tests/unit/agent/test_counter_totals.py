@@ -109,22 +109,14 @@ def test_a_key_without_a_counter_has_counted_nothing() -> None:
     assert packets(accounting) == 0
 
 
-def test_a_restarted_agent_goes_on_from_what_was_kept() -> None:
-    """What the kernel counted while no agent ran is added, and nothing twice."""
+@pytest.mark.parametrize(("now", "total"), ((20, 20), (2, 14)), ids=("goes on", "lost its table"))
+def test_a_restarted_agent_goes_on_from_what_was_kept(now: int, total: int) -> None:
+    """What the kernel counted meanwhile is added, nothing twice; below what was kept it began anew."""
     before = Accounting()
     before.add(reading(12), KEYS)
     after = Accounting(before.kept)
-    after.add(reading(20), dict(KEYS))
-    assert packets(after) == 20
-
-
-def test_a_table_that_was_lost_while_no_agent_ran_is_noticed() -> None:
-    """The kernel's value is below the one that was kept."""
-    before = Accounting()
-    before.add(reading(12), KEYS)
-    after = Accounting(before.kept)
-    after.add(reading(2), dict(KEYS))
-    assert packets(after) == 14
+    after.add(reading(now), dict(KEYS))
+    assert packets(after) == total
 
 
 def test_only_news_are_to_be_kept() -> None:
