@@ -34,7 +34,7 @@ class SystemClock:
 FILE_NAME = "latest-time.json"
 
 SECONDS_BETWEEN_WRITES = 60.0
-"""Where no rule expires: what is lost by a crash is at most so much."""
+"""Where no rule ends: what is lost by a crash is at most so much."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
     Snapshot,
 )
-from sgagent.core.rule_values import instant_text, objects_text, protocols_text
+from sgagent.core.rule_values import end_text, instant_text, objects_text, protocols_text
 
 Thing = SecurityGroup | PrefixList | PortList | NetworkInterface | SecurityGroupRule
 
@@ -113,7 +113,7 @@ def rule_text(rule: SecurityGroupRule) -> str:
         *([] if rule.source_ports == ALL_PORTS else [f"from ports {_shown(rule.source_ports)}"]),
         objects_text(rule.authorization_objects),
         *([f"at {rule.local_address}"] if rule.local_address else []),
-        *([f"until {instant_text(rule.expires)}"] if rule.expires else []),
+        *([f"until {end}"] if (end := end_text(rule)) else []),
         *(f"{name} {text}" for name, text in rule.conditions.texts.items()),
     ]
     return " ".join(words)

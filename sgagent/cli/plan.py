@@ -33,7 +33,7 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import Family, PortSet, Snapshot
 from sgagent.core.policy import Peer, ResolvedPolicy, ResolvedRule
 from sgagent.core.resolve import Resolution, dns_names, resolve
-from sgagent.core.rule_values import few_objects, instant_text, protocols_text
+from sgagent.core.rule_values import end_text, few_objects, protocols_text
 from sgagent.documents.parse import parse_other_version
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.text import describe
@@ -282,7 +282,7 @@ def lines(report: PlanReport, width: int | None) -> list[str]:
     found += _part("rules", [_rule_text(change) for change in report.comparison.rules])
     found += _part("links", list(_link_texts(report.comparison)))
     ends = [
-        f"{rule.rule_id} of {rule.security_group_id}, {rule.policy.value}: {_expiry(rule)}"
+        f"{rule.rule_id} of {rule.security_group_id}, {rule.policy.value}: {end_text(rule)}"
         for rule in report.expiring
     ]
     found += _part("rules that end", ends)
@@ -347,10 +347,6 @@ _FATES = {
 }
 
 
-def _expiry(rule: ResolvedRule) -> str:
-    return instant_text(rule.expires) if rule.expires else "never"
-
-
 def _differences(change: RuleChange) -> Iterator[str]:
     """Yield the differences of a rule before and after, like ``priority 1 → 2``."""
     before, after = change.before, change.after
@@ -365,7 +361,7 @@ def _differences(change: RuleChange) -> Iterator[str]:
         ("ports", _ports(before.ports), _ports(after.ports)),
         ("source ports", _ports(before.source_ports), _ports(after.source_ports)),
         ("local address", str(before.local_address or "any"), str(after.local_address or "any")),
-        ("expires", _expiry(before), _expiry(after)),
+        ("expires", end_text(before) or "never", end_text(after) or "never"),
         *((name, old.get(name, "none"), new.get(name, "none")) for name in sorted({*old, *new})),
     )
     yield from (f"{name} {was} → {now}" for name, was, now in pairs if was != now)
@@ -440,7 +436,7 @@ def as_json(report: PlanReport) -> dict[str, object]:
                 "rule_id": rule.rule_id,
                 "security_group_id": rule.security_group_id,
                 "policy": rule.policy.value,
-                "expires_at": _expiry(rule),
+                "expires_at": end_text(rule),
             }
             for rule in report.expiring
         ],

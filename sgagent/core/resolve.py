@@ -37,7 +37,7 @@ from sgagent.core.resolved_rules import (
     ResolvedRules,
     RuleResolver,
 )
-from sgagent.core.rule_values import has_ended
+from sgagent.core.rule_values import has_ended, is_timed
 
 
 class Scope(enum.Enum):
@@ -399,7 +399,7 @@ class _Resolver:
             group.vpc_id,
             group.account_id,
         )
-        if any(rule.expires or rule.conditions.are_timed for rule in group.rules):
+        if any(map(is_timed, group.rules)):
             self.depends_on_time |= group_id in self.concerned
             group, ended = _by_expiry(group, self.at)
             self.problems.extend(map(_of_ended, _apart_from_names(self._resolver.resolve(ended, Memo()))))

@@ -78,6 +78,16 @@ def has_ended(rule: SecurityGroupRule, at: datetime | None) -> bool:
     return rule.expires is not None and at is not None and rule.expires <= at
 
 
+def is_timed(rule: SecurityGroupRule) -> bool:
+    """Return whether time ends a rule (§12.4), or switches it on and off (§13.2)."""
+    return rule.expires is not None or rule.conditions.are_timed
+
+
+def end_text(rule: SecurityGroupRule) -> str | None:
+    """Return a rule's end in RFC 3339, in UTC; None for one that never ends (§12.4)."""
+    return None if rule.expires is None else instant_text(rule.expires)
+
+
 def instant_text(instant: datetime) -> str:
     """Return an instant in RFC 3339, in UTC."""
     return instant.isoformat().replace("+00:00", "Z")

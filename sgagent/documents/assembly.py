@@ -20,7 +20,7 @@ from sgagent.core import model
 from sgagent.core.conditions import NO_CONDITIONS, Conditions
 from sgagent.core.errors import Origin, Problem
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.rule_values import instant_text, objects_text, protocols_text
+from sgagent.core.rule_values import end_text, objects_text, protocols_text
 from sgagent.documents.field import Field
 from sgagent.documents.problems import Findings
 from sgagent.documents.scalars import Fault, InvalidValueError
@@ -368,7 +368,7 @@ def derive_rule_id(security_group_id: str, rule: model.SecurityGroupRule) -> str
             str(source_ports),
             objects_text(rule.authorization_objects),
             str(rule.local_address or ""),
-            *((instant_text(rule.expires),) if rule.expires else ()),
+            *((end,) if (end := end_text(rule)) else ()),
             *rule.conditions.texts.values(),
         )
     )

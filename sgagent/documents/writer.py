@@ -10,7 +10,7 @@ import yaml
 from sgagent.core import model
 from sgagent.core.conditions import Conditions, Local, LocalUnit
 from sgagent.core.hours import Hours, clock_text
-from sgagent.core.rule_values import ANY, EVERYTHING, instant_text
+from sgagent.core.rule_values import ANY, EVERYTHING, end_text
 from sgagent.documents.scalars import escape_bidirectional, is_ambiguous
 from sgagent.documents.values import FORMAT_VERSION
 
@@ -73,7 +73,7 @@ def write_rule(rule: model.SecurityGroupRule) -> Native:
         source_port_range=None if rule.source_ports == model.ALL_PORTS else _ports(rule.source_ports),
         authorization_object=ANY if rule.authorization_objects == EVERYTHING else _one_or_all(objects),
         local_address=None if rule.local_address is None else str(rule.local_address),
-        expires=None if rule.expires is None else instant_text(rule.expires),
+        expires=end_text(rule),
         **write_conditions(rule.conditions),
         description=rule.description,
     )

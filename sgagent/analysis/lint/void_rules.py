@@ -28,7 +28,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedPolicy, ResolvedRule
-from sgagent.core.rule_values import has_ended, instant_text, protocols_text
+from sgagent.core.rule_values import end_text, has_ended, protocols_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,15 +302,14 @@ _STEPS = {
 def expired_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that have ended, which the definitions still have."""
     for group, rule in subject.ended:
-        if rule.expires is not None:
-            yield Finding(
-                security_group_id=group.security_group_id,
-                rule_ids=(rule.rule_id,),
-                message=f"it ended at {instant_text(rule.expires)} and does not exist any more",
-                remedy="take it out, or give it a later end",
-                fix=Fix(edits=(RuleEdit(security_group_id=group.security_group_id, rule_id=rule.rule_id),)),
-                origin=rule.origin,
-            )
+        yield Finding(
+            security_group_id=group.security_group_id,
+            rule_ids=(rule.rule_id,),
+            message=f"it ended at {end_text(rule)} and does not exist any more",
+            remedy="take it out, or give it a later end",
+            fix=Fix(edits=(RuleEdit(security_group_id=group.security_group_id, rule_id=rule.rule_id),)),
+            origin=rule.origin,
+        )
 
 
 @warning("a drop that expires, and what its end opens")
@@ -325,8 +324,7 @@ def expiring_drop(subject: LintSubject) -> Iterator[Finding]:
                 if opened:
                     yield rule_finding(
                         key_of(rule),
-                        f"it drops until {instant_text(rule.expires)} only, and then opens"
-                        f" {_few('; ', opened)}",
+                        f"it drops until {end_text(rule)} only, and then opens {_few('; ', opened)}",
                         "remove expires if that is to stay closed",
                         interfaces=stand.interfaces,
                     )
