@@ -18,7 +18,7 @@ from bench.goals import Goal
 from bench.section import COSTS_PAGE, Section, figure, finish, goal_table, parser_of, table
 from sgagent.analysis.compare import compare
 from sgagent.analysis.lint.registry import lint
-from sgagent.analysis.lint.subject import Stand, make_subject
+from sgagent.analysis.lint.subject import Attachment, make_subject
 from sgagent.core.model import (
     TCP,
     AuthorizationObject,
@@ -175,7 +175,7 @@ def ask_about(shape: str, rules: int) -> Asked:
     findings, lint_seconds = _timed(lambda: lint(make_subject(before, Exemptions())))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     policies = [
-        ResolvedPolicy(interfaces=(_stand(snapshot).judge,))
+        ResolvedPolicy(interfaces=(_attachment(snapshot).judge,))
         for snapshot in (before, with_another_verdict(before))
     ]
     _, plan_seconds = _timed(lambda: compare(*policies))
@@ -189,9 +189,9 @@ def ask_about(shape: str, rules: int) -> Asked:
     )
 
 
-def _stand(snapshot: Snapshot) -> Stand:
-    stands = make_subject(snapshot, Exemptions()).stands
-    return next(stand for stand in stands if stand.judge.security_group_ids == (_GROUP,))
+def _attachment(snapshot: Snapshot) -> Attachment:
+    attachments = make_subject(snapshot, Exemptions()).attachments
+    return next(attachment for attachment in attachments if attachment.judge.security_group_ids == (_GROUP,))
 
 
 def _timed(make: Callable[[], T]) -> tuple[T, float]:

@@ -79,7 +79,7 @@ def flows_of(
         at: the time.
         limited: a rule of which the sources have used up the limit, so that it drops (§13.1).
     """
-    groups = [stand.judge.security_group_ids for stand in subject.stands]
+    groups = [attachment.judge.security_group_ids for attachment in subject.attachments]
     old, new = (
         used_up(policy_of(one, groups, at), limited)
         for one in (subject.snapshot, edit_snapshot(subject.snapshot, edits))

@@ -53,7 +53,7 @@ class FixWriter:
     @cached_property
     def names(self) -> ObjectNames:
         """Return the names of the judges' objects."""
-        judges = ResolvedPolicy(interfaces=tuple(stand.judge for stand in self.subject.stands))
+        judges = ResolvedPolicy(interfaces=tuple(attachment.judge for attachment in self.subject.attachments))
         return ObjectNames.of(judges, definitions=self.subject.snapshot)
 
     def as_json(self, fix: Fix) -> dict[str, object]:
@@ -176,7 +176,11 @@ def fix_documents(settings: Settings, delivery: Delivery, look_at: LookAt, wante
     before = look_at(delivery.snapshot)
     edits = _all_edits(delivery.snapshot, look_at, wanted)
     after = _edited(settings, delivery, edits)
-    flows = changed_flows([(stand.interfaces, stand.judge) for stand in before.stands], edits, before.members)
+    flows = changed_flows(
+        [(attachment.interfaces, attachment.judge) for attachment in before.attachments],
+        edits,
+        before.members,
+    )
     if flows and wanted.codes is None:
         raise UsageError("the fixes together would change a verdict: nothing was edited")
     changed = [new for old, new in zip(delivery.documents, after.documents, strict=True) if old != new]

@@ -85,7 +85,7 @@ def _graph(settings: Settings, delivery: Delivery, options: argparse.Namespace) 
     subject = make_subject(delivery.snapshot, Exemptions(), at=inputs.latest_time(settings), names=names)
     own = with_key_lines(map(_bearable, subject.problems), delivery.documents, settings.limits)
     inputs.accept_or_refuse((*delivery.problems, *own), settings, options)
-    with progress("looking at groups", len(subject.stands)) as advance:
+    with progress("looking at groups", len(subject.attachments)) as advance:
         return make_graph(subject, advance)
 
 

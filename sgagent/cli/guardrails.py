@@ -120,8 +120,13 @@ def _policies_everywhere(
     subject = make_subject(delivery.snapshot, exemptions, by_hand=by_hand, at=at, names=names)
 
     def policy(*, are_attached: bool) -> ResolvedPolicy:
-        stands = (stand for stand in subject.stands if bool(stand.interfaces) is are_attached)
-        judges = ((stand.interfaces or stand.judge.security_group_ids, stand.judge) for stand in stands)
+        attachments = (
+            attachment for attachment in subject.attachments if bool(attachment.interfaces) is are_attached
+        )
+        judges = (
+            (attachment.interfaces or attachment.judge.security_group_ids, attachment.judge)
+            for attachment in attachments
+        )
         mode = settings.enforcement.mode
         named = (replace(judge, name=", ".join(names), mode=mode) for names, judge in judges)
         return ResolvedPolicy(interfaces=tuple(named))

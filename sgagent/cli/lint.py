@@ -20,7 +20,7 @@ from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.cells import MOST_CELLS
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import Check, Life, LintSubject, Usage, make_subject
+from sgagent.analysis.lint.subject import Check, LintSubject, LiveHost, Usage, make_subject
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.configuration import load_settings
@@ -222,30 +222,32 @@ def _subject_maker(
         only_by_hand=bool(by_hand),
         most_rules=settings.lint.most_rules,
         offices=settings.lint.offices,
-        life=_life(settings, delivery, options, dns),
+        host=_live_host(settings, delivery, options, dns),
         at=inputs.latest_time(settings),
         names=dns.of(dns_names(delivery.snapshot), HostFacts()).addresses,
         most_cells=None if options.exhaustive else MOST_CELLS,
     )
 
 
-def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers) -> Life:
+def _live_host(
+    settings: Settings, delivery: Delivery, options: argparse.Namespace, dns: DnsAnswers
+) -> LiveHost:
     """Return the facts of this host while it lives: its links, listening sockets, and the agent's counts.
 
     Raises:
         NoAgentError: none runs, and ``--unused`` asks for its counts.
     """
-    stands: tuple[ResolvedInterface, ...] = ()
+    judges: tuple[ResolvedInterface, ...] = ()
     forwarded: tuple[Family, ...] = ()
     with suppress(OSError):
         facts = NetlinkHost().facts()
         forwarded = read_forwarding() if has_links_behind(facts) else ()
         links = {link.name for link in facts.links}
         policy = inputs.resolve_for_host(settings, delivery, options.interface, dns=dns).policy
-        stands = policy.judges_of(links)
+        judges = policy.judges_of(links)
     ports = None
     try:
-        ports = list_listeners() if stands else None
+        ports = list_listeners() if judges else None
     except OSError as error:
         warn(f"listening sockets can't be listed: {error.strerror}")
     unused = settings.lint.unused if options.unused is None else options.unused
@@ -258,8 +260,8 @@ def _life(settings: Settings, delivery: Delivery, options: argparse.Namespace, d
         if options.unused is not None:
             raise
         warn(f"unused rules can't be determined: {error}")
-    return Life(
-        stands=stands,
+    return LiveHost(
+        bound=judges,
         usage=rules,
         inner_usage=inner,
         now=time.time(),

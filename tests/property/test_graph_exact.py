@@ -480,10 +480,10 @@ def lint_agrees(subject: LintSubject, world: World, drawn: dict[Key, Edge]) -> N
 
     Not rules for some near ends, which nobody may have.
     """
-    for stand in subject.stands:
+    for attachment in subject.attachments:
         for family in Family:
-            for number, by_rule in stand.open_to_everyone[family].items():
-                for (group, rule_id), ports in by_rule.items() if stand.interfaces else ():
+            for number, by_rule in attachment.open_to_everyone[family].items():
+                for (group, rule_id), ports in by_rule.items() if attachment.interfaces else ():
                     if subject.rules[group, rule_id][1].local_address is not None:
                         continue
                     edge = drawn["anywhere", group]

@@ -11,7 +11,7 @@ from hypothesis import given
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import CHECKS, lint
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand, make_subject
+from sgagent.analysis.lint.subject import Attachment, LintSubject, make_subject
 from sgagent.analysis.lint.void_rules import ties
 from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import Direction, Family, Policy, SecurityGroup, Snapshot
@@ -28,7 +28,9 @@ FEW_RULES = 8
 def subject_of(case: Case) -> LintSubject:
     """Return the one interface of a case as what lint looks at."""
     judge = case.policy.interfaces[0]
-    return LintSubject(snapshot=case.snapshot, stands=(Stand(interfaces=(judge.name,), judge=judge),))
+    return LintSubject(
+        snapshot=case.snapshot, attachments=(Attachment(interfaces=(judge.name,), judge=judge),)
+    )
 
 
 def found_by(subject: LintSubject, code: str) -> Iterator[Finding]:
@@ -68,7 +70,7 @@ def test_findings_are_what_judging_every_packet_says(case: Case) -> None:
 
 def finds_what_is_never_reached(subject: LintSubject, decisions: Decisions) -> None:
     """A rule that matches a packet is never reached if it decides about none; those named decide instead."""
-    for reach in subject.stands[0].reaches:
+    for reach in subject.attachments[0].reaches:
         decided, instead = set[RuleKey](), dict[RuleKey, set[object]]()
         for _, decision in decisions[reach.direction]:
             decider = key_of(decision.rule) if decision.rule else decision.decided_by
@@ -169,7 +171,7 @@ def finds_ties(subject: LintSubject, decisions: Decisions) -> None:
         drops = [rule for rule in equal if rule.policy is Policy.DROP]
         accepts = [rule for rule in equal if rule.policy is Policy.ACCEPT]
         expected |= {(key_of(drop), key_of(accept)) for drop in drops for accept in accepts}
-    found = {(key_of(tie.drop), key_of(tie.accept)) for tie in ties(subject.stands[0])}
+    found = {(key_of(tie.drop), key_of(tie.accept)) for tie in ties(subject.attachments[0])}
     assert found == expected
 
 

@@ -22,7 +22,7 @@ from sgagent.analysis.graph.elements import Graph
 from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import lint
-from sgagent.analysis.lint.subject import Life, Usage, make_subject
+from sgagent.analysis.lint.subject import LiveHost, Usage, make_subject
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.counter_keys import InnerCounter, RuleCounter
@@ -182,7 +182,7 @@ class Inspection:
             by_hand=by_hand.all,
             most_rules=self._settings.lint.most_rules,
             offices=self._settings.lint.offices,
-            life=self._life(policy),
+            host=self._live_host(policy),
             at=at,
             names=names,
         )
@@ -198,7 +198,7 @@ class Inspection:
             at=self._clock.now(),
         )
 
-    def _life(self, policy: ResolvedPolicy) -> Life:
+    def _live_host(self, policy: ResolvedPolicy) -> LiveHost:
         present = {interface.name for interface in self._published.status.interfaces}
         unused = self._settings.lint.unused
         used = {
@@ -208,8 +208,8 @@ class Inspection:
         listeners = None
         with contextlib.suppress(OSError):
             listeners = self._list_listeners()
-        return Life(
-            stands=policy.judges_of(present),
+        return LiveHost(
+            bound=policy.judges_of(present),
             usage={key: usage for key, usage in used.items() if isinstance(key, RuleCounter)},
             inner_usage={
                 key.interface: usage for key, usage in used.items() if isinstance(key, InnerCounter)

@@ -48,7 +48,7 @@ def make_graph(subject: LintSubject, tick: Tick = lambda: None) -> Graph:
 
     Args:
         subject: definitions, and what they come to wherever groups are attached.
-        tick: is called after each stand.
+        tick: is called after each attachment.
     """
     finder = _Finder(subject, Places(subject))
     for place in finder.places.all:

@@ -16,7 +16,7 @@ from itertools import islice
 from sgagent.analysis.graph.elements import AllowedTraffic
 from sgagent.analysis.graph.unresolved import stand_ins, with_stand_ins
 from sgagent.analysis.header_space import Box, Columns, cut_into_boxes
-from sgagent.analysis.lint.subject import LintSubject, Stand
+from sgagent.analysis.lint.subject import Attachment, LintSubject
 from sgagent.core.addresses import NONE, AddressSet, Ranges, common, joined, size, sweep, without
 from sgagent.core.clauses import Clause, DecidedBy, list_clauses
 from sgagent.core.model import Direction, Family, Policy
@@ -40,10 +40,10 @@ class Places:
         self.stand_ins = stand_ins(subject)
         """Of names that are not resolved."""
 
-        stands = [
-            (with_stand_ins(stand.judge, self.stand_ins), stand.interfaces)
-            for stand in subject.stands
-            if stand.interfaces
+        attachments = [
+            (with_stand_ins(attachment.judge, self.stand_ins), attachment.interfaces)
+            for attachment in subject.attachments
+            if attachment.interfaces
         ]
         closed = tuple(
             interface.network_interface_id
@@ -51,9 +51,9 @@ class Places:
             if not interface.security_group_ids
         )
         if closed:
-            stands.append((ResolvedInterface(name=""), closed))
+            attachments.append((ResolvedInterface(name=""), closed))
         interfaces = subject.snapshot.interface_by_id
-        hosts = [[AddressSet.of(interfaces[name].addresses) for name in names] for _, names in stands]
+        hosts = [[AddressSet.of(interfaces[name].addresses) for name in names] for _, names in attachments]
         addresses = [
             {family: joined(r for host in some for r in host.ranges(family)) for family in Family}
             for some in hosts
@@ -72,13 +72,13 @@ class Places:
                     for family in Family
                 },
             )
-            for (judge, _), some, one in zip(stands, hosts, addresses, strict=True)
+            for (judge, _), some, one in zip(attachments, hosts, addresses, strict=True)
         )
         self._nobodys = nobodys
         self._alone = {
-            stand.judge.security_group_ids[0]: self._place_alone(stand)
-            for stand in subject.stands
-            if not stand.interfaces
+            attachment.judge.security_group_ids[0]: self._place_alone(attachment)
+            for attachment in subject.attachments
+            if not attachment.interfaces
         }
         self.all: tuple[HostAddress, ...] = (*self._attached, *self._alone.values())
         self._at: dict[str, list[HostAddress]] = {}
@@ -126,14 +126,14 @@ class Places:
                 if group not in place.groups and any(here.values()):
                     yield place, here
 
-    def _place_alone(self, stand: Stand) -> HostAddress:
+    def _place_alone(self, attachment: Attachment) -> HostAddress:
         """Return where a group is that is attached nowhere: at its members that are on no interface."""
-        (group,) = stand.judge.security_group_ids
+        (group,) = attachment.judge.security_group_ids
         addresses = {family: self.unplaced(group, family) for family in Family}
         unlisted = {
             family: NONE if self.members[group][family] else self._nobodys[family] for family in Family
         }
-        judge = with_stand_ins(stand.judge, self.stand_ins)
+        judge = with_stand_ins(attachment.judge, self.stand_ins)
         return HostAddress(judge, (), addresses, addresses, unlisted)
 
 

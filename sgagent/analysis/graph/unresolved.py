@@ -19,7 +19,10 @@ StandIns = Mapping[str, AddressSet]
 def stand_ins(subject: LintSubject) -> StandIns:
     """Return an address of each family, if there is room, for each name that is not resolved."""
     rules = [
-        rule for stand in subject.stands for side in map(stand.judge.toward, Direction) for rule in side.rules
+        rule
+        for attachment in subject.attachments
+        for side in map(attachment.judge.toward, Direction)
+        for rule in side.rules
     ]
     peers = {peer.name: peer for rule in rules for peer in rule.peer.objects}
     names = sorted(

@@ -98,8 +98,10 @@ def _changes_beside(subject: LintSubject, edits: Edits, others: Edits) -> bool:
     removed = {edit.key for edit in base if not edit.fields}
     if removed.isdisjoint(edit.key for edit in edits):
         # What is beside changes no verdict, so that what all change is what these change after it.
-        stands = [(one.interfaces, edit_judge(one.judge, base, subject.members)) for one in subject.stands]
-        flows = changed_flows(stands, edits, subject.members)
+        attachments = [
+            (one.interfaces, edit_judge(one.judge, base, subject.members)) for one in subject.attachments
+        ]
+        flows = changed_flows(attachments, edits, subject.members)
     else:
         flows = _flows(subject, together)
     return bool(flows) or any(_exceeding_flows(subject, together))
@@ -185,22 +187,26 @@ def _priority(subject: LintSubject, key: RuleKey) -> int:
 
 
 def _flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
-    judges = [(stand.interfaces, stand.judge) for stand in subject.stands]
+    judges = [(attachment.interfaces, attachment.judge) for attachment in subject.attachments]
     return changed_flows(judges, edits, subject.members)
 
 
 def _later_flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
-    judges = [(stand.interfaces, judge) for stand in subject.stands for judge in stand.later or ()]
+    judges = [
+        (attachment.interfaces, judge)
+        for attachment in subject.attachments
+        for judge in attachment.later or ()
+    ]
     return changed_flows(judges, edits, subject.members)
 
 
 def _exceeding_flows(subject: LintSubject, edits: Edits) -> Iterator[FlowChange]:
     """Yield what changes for sources that have used up a limit, as then its rule drops (§13.1)."""
     keys = {edit.key for edit in edits if edit.fields}
-    for stand in subject.stands if keys else ():
-        moved = [rule for rule in stand.rules if key_of(rule) in keys]
-        judges = [(stand.interfaces, judge) for judge in (stand.judge, *(stand.later or ()))]
-        for limited in stand.limited:
+    for attachment in subject.attachments if keys else ():
+        moved = [rule for rule in attachment.rules if key_of(rule) in keys]
+        judges = [(attachment.interfaces, judge) for judge in (attachment.judge, *(attachment.later or ()))]
+        for limited in attachment.limited:
             if any(may_meet(rule, limited) for rule in moved):
                 view = partial(exceeding, key=key_of(limited))
                 yield from changed_flows(judges, edits, subject.members, view)
@@ -210,7 +216,7 @@ def _are_all_reached(subject: LintSubject, edits: Edits) -> bool:
     """Return whether all that is set anew decides somewhere, and drops of that are void nowhere."""
     moved = {edit.key for edit in edits if edit.fields}
     waiting = set(moved)
-    for judge in (stand.judge for stand in subject.stands):
+    for judge in (attachment.judge for attachment in subject.attachments):
         edited = edit_judge(judge, edits, subject.members) if moved else judge
         for direction in Direction if edited is not judge else ():
             reach = RuleReach(_meeting(edited, direction, moved), direction)
@@ -231,7 +237,7 @@ def _meeting(judge: ResolvedInterface, direction: Direction, keys: Container[Rul
 def _ties(subject: LintSubject, edits: Edits) -> bool:
     """Return whether a rule gets the priority of one that contradicts it."""
     moved = {edit.key for edit in edits if edit.priority is not None or edit.objects is not None}
-    for judge in (stand.judge for stand in subject.stands) if moved else ():
+    for judge in (attachment.judge for attachment in subject.attachments) if moved else ():
         edited = edit_judge(judge, edits, subject.members)
         sides = map(edited.toward, Direction) if edited is not judge else ()
         for side in sides:

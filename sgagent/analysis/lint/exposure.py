@@ -16,7 +16,7 @@ from sgagent.analysis.lint.services import (
     everything,
     service_text,
 )
-from sgagent.analysis.lint.subject import LintSubject, Stand, error, rule_finding, warning
+from sgagent.analysis.lint.subject import Attachment, LintSubject, error, rule_finding, warning
 from sgagent.core.addresses import Ranges, common, holds, joined, size, without
 from sgagent.core.model import (
     GRE,
@@ -43,7 +43,7 @@ _WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
 def open_to_everyone(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that open more ports to everyone than can be overseen."""
     remedy = "list the ports that the service needs, or the addresses that need it"
-    found = _collected(subject, lambda stand, family: everything(stand.open_to_everyone[family]))
+    found = _collected(subject, lambda attachment, family: everything(attachment.open_to_everyone[family]))
     yield from _open_over(found, lambda ports: f"it opens {_number_text(ports)} to everyone", remedy)
 
 
@@ -59,9 +59,9 @@ def sensitive_port_open(subject: LintSubject) -> Iterator[Finding]:
     yield from _open_over(found, lambda ports: f"it opens {_services(ports)} to everyone", remedy)
 
 
-def _sensitive(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
+def _sensitive(attachment: Attachment, family: Family) -> dict[RuleKey, Ranges]:
     """Return the ports that the guide warns of, by the rules that open them, but for those that open all."""
-    open_ = stand.open_to_everyone[family]
+    open_ = attachment.open_to_everyone[family]
     broad, by_rule = everything(open_), open_[TCP.wire_number]
     return _among({key: ports for key, ports in by_rule.items() if key not in broad}, SENSITIVE)
 
@@ -80,15 +80,15 @@ def reflector_open(subject: LintSubject) -> Iterator[Finding]:
     yield from _open_over(found, lambda _: "it opens GRE, and so the inside of tunnels, to everyone", remedy)
 
 
-def _reflecting(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
+def _reflecting(attachment: Attachment, family: Family) -> dict[RuleKey, Ranges]:
     """Return the UDP ports of services that amplify, by the rules that open them and not all ports."""
-    open_ = stand.open_to_everyone[family]
+    open_ = attachment.open_to_everyone[family]
     broad, by_rule = everything(open_), open_[UDP.wire_number]
     return _among({key: ports for key, ports in by_rule.items() if key not in broad}, REFLECTORS)
 
 
-def _tunnels(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
-    open_ = stand.open_to_everyone[family]
+def _tunnels(attachment: Attachment, family: Family) -> dict[RuleKey, Ranges]:
+    open_ = attachment.open_to_everyone[family]
     broad = everything(open_)
     return {key: ports for key, ports in open_[GRE.wire_number].items() if key not in broad}
 
@@ -114,9 +114,9 @@ def database_without_closing_drop(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-def _broadly_open_databases(stand: Stand, family: Family) -> dict[RuleKey, Ranges]:
-    served = {port for ports in stand.own_database_rules(family).values() for port in ports}
-    return _among(everything({6: stand.open_to_everyone[family][6]}), served)
+def _broadly_open_databases(attachment: Attachment, family: Family) -> dict[RuleKey, Ranges]:
+    served = {port for ports in attachment.own_database_rules(family).values() for port in ports}
+    return _among(everything({6: attachment.open_to_everyone[family][6]}), served)
 
 
 def _among(found: Mapping[RuleKey, Ranges], ports: Iterable[int]) -> dict[RuleKey, Ranges]:
@@ -130,20 +130,20 @@ def _services(ports: Ranges) -> str:
 
 
 _Found = dict[RuleKey, tuple[list[Family], Ranges, tuple[str, ...]]]
-_FindPorts = Callable[[Stand, Family], Mapping[RuleKey, Ranges]]
+_FindPorts = Callable[[Attachment, Family], Mapping[RuleKey, Ranges]]
 
 
 def _collected(subject: LintSubject, find: _FindPorts) -> _Found:
-    """Return the ports found for each rule over all stands and families."""
+    """Return the ports found for each rule over all attachments and families."""
     found: _Found = {}
-    for stand in subject.stands:
+    for attachment in subject.attachments:
         for family in Family:
-            for key, ports in find(stand, family).items():
+            for key, ports in find(attachment, family).items():
                 families, before, interfaces = found.get(key, ([], (), ()))
                 found[key] = (
                     [one for one in Family if one in families or one is family],
                     joined((*before, *ports)),
-                    tuple(sorted({*interfaces, *stand.interfaces})),
+                    tuple(sorted({*interfaces, *attachment.interfaces})),
                 )
     return found
 
@@ -212,12 +212,12 @@ def _is_wider_than_office(subject: LintSubject, block: CidrBlock) -> bool:
 def one_family_shut(subject: LintSubject) -> Iterator[Finding]:
     """Find interfaces that nothing may leave over one family, and everything over the other by default."""
     found: dict[RuleKey, tuple[Family, set[str]]] = {}
-    for stand in subject.stands:
-        shut = {family: _sealing(stand, family) for family in Family}
+    for attachment in subject.attachments:
+        shut = {family: _sealing(attachment, family) for family in Family}
         for family, rule in shut.items():
             other = Family.IPV6 if family is Family.IPV4 else Family.IPV4
-            if rule is not None and shut[other] is None and _leaves_by_default(stand, other):
-                found.setdefault(key_of(rule), (other, set()))[1].update(stand.interfaces)
+            if rule is not None and shut[other] is None and _leaves_by_default(attachment, other):
+                found.setdefault(key_of(rule), (other, set()))[1].update(attachment.interfaces)
     for key, (family, interfaces) in found.items():
         yield rule_finding(
             key,
@@ -228,15 +228,15 @@ def one_family_shut(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-def _sealing(stand: Stand, family: Family) -> ResolvedRule | None:
+def _sealing(attachment: Attachment, family: Family) -> ResolvedRule | None:
     """Return the egress rule that drops everything that earlier rules don't accept."""
-    rules = (clause.rule for clause in stand.egress.clauses[family])
+    rules = (clause.rule for clause in attachment.egress.clauses[family])
     return next((rule for rule in rules if rule is not None and denies_all(rule, (family,))), None)
 
 
-def _leaves_by_default(stand: Stand, family: Family) -> bool:
+def _leaves_by_default(attachment: Attachment, family: Family) -> bool:
     """Return whether the default lets most of everything out: no clause for every protocol is for so many."""
-    clauses = stand.egress.clauses[family]
+    clauses = attachment.egress.clauses[family]
     spoken_of = (
         ends
         for clause in clauses[:-1]
@@ -254,12 +254,12 @@ def admits_behind(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts of this host that also admit to the hosts, guests and containers behind it (§2.1)."""
     found: dict[RuleKey, set[Family]] = {}
     links: dict[RuleKey, set[str]] = {}
-    for judge, stand in zip(subject.life.stands, subject.host_stands, strict=True):
-        for family, clause in stand.ingress.deciding_clauses:
+    for judge, attachment in zip(subject.host.bound, subject.host_attachments, strict=True):
+        for family, clause in attachment.ingress.deciding_clauses:
             if clause.rule is None or clause.policy is not Policy.ACCEPT:
                 continue
             key = key_of(clause.rule)
-            if family in subject.life.forwarded and subject.rules[key][1].local_address is None:
+            if family in subject.host.forwarded and subject.rules[key][1].local_address is None:
                 found.setdefault(key, set()).add(family)
                 links.setdefault(key, set()).add(judge.name)
     for key, families in sorted(found.items()):

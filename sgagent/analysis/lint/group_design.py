@@ -9,7 +9,7 @@ from sgagent.analysis.cells import LAST_CODE, Cells, FarEndClass, PacketCell
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, is_wide, key_of
 from sgagent.analysis.lint.services import MANAGEMENT
-from sgagent.analysis.lint.subject import LintSubject, Stand, names_itself, notice, warning
+from sgagent.analysis.lint.subject import Attachment, LintSubject, names_itself, notice, warning
 from sgagent.core.addresses import common, joined, size, sweep
 from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.cloud_quotas import quota_uses
@@ -103,9 +103,9 @@ def mixed_environments(subject: LintSubject) -> Iterator[Finding]:
     if len(set(environments.values())) < 2:
         return
     found: dict[_Contact, set[str]] = {}
-    for stand in subject.stands:
-        for contact in _contacts(subject, stand, environments):
-            found.setdefault(contact, set()).update(stand.interfaces)
+    for attachment in subject.attachments:
+        for contact in _contacts(subject, attachment, environments):
+            found.setdefault(contact, set()).update(attachment.interfaces)
     named = [contact for contact in _namings(subject, environments) if contact not in found]
     for (here, there, rule), interfaces in (found | {contact: set[str]() for contact in named}).items():
         do = "may reach" if (here, there, rule) in named else "reach"
@@ -125,12 +125,14 @@ _Contact = tuple[str, str, RuleKey | None]
 """A way between environments: the group that is reached, the one that members reach it from, and the rule."""
 
 
-def _contacts(subject: LintSubject, stand: Stand, environments: Mapping[str, str]) -> Iterator[_Contact]:
-    """Yield the contacts that let members of the other environment in at a stand."""
-    groups = stand.judge.security_group_ids
+def _contacts(
+    subject: LintSubject, attachment: Attachment, environments: Mapping[str, str]
+) -> Iterator[_Contact]:
+    """Yield the contacts that let members of the other environment in at an attachment."""
+    groups = attachment.judge.security_group_ids
     for own in [group for group in groups if group in environments][:1]:
         others = [one for one in environments if environments[one] != environments[own] and one not in groups]
-        for family, cells in stand.ingress.cells.items():
+        for family, cells in attachment.ingress.cells.items():
             members = {other: joined(subject.members[other].ranges(family)) for other in others}
             for clause, far in _narrowly_accepted(cells):
                 met = joined(ends for one in far for ends in one.ranges)
@@ -205,30 +207,32 @@ def _why_needless(subject: LintSubject, group: SecurityGroup) -> str | None:
         return f"all is open among its members, and on {', '.join(silent)} no member came for that long"
     if any(names_itself(group, rule) for rule in group.rules):
         return "all is open among its members, though its own rules say what they need of each other"
-    stands = [stand for stand in subject.stands if name in stand.judge.security_group_ids]
+    attachments = [
+        attachment for attachment in subject.attachments if name in attachment.judge.security_group_ids
+    ]
     members = subject.members[name]
-    if sum(size(joined(members.ranges(family))) for family in Family) < 2 or not stands:
+    if sum(size(joined(members.ranges(family))) for family in Family) < 2 or not attachments:
         return None
-    if len(stands[0].interfaces) + len(stands) > 2 and not any(map(_serves, stands)):
+    if len(attachments[0].interfaces) + len(attachments) > 2 and not any(map(_serves, attachments)):
         return "its members are open to each other, though no rule opens a port of theirs"
     return None
 
 
 def _silent_links(subject: LintSubject, group: str) -> list[str]:
     """Return the links of this host with the group, if fellow members came by none of them for long."""
-    life = subject.life
-    links = [judge.name for judge in life.stands if group in judge.security_group_ids]
-    counted = [life.inner_usage[link] for link in links if link in life.inner_usage]
-    if life.unused_seconds is None or not links or len(counted) < len(links):
+    host = subject.host
+    links = [judge.name for judge in host.bound if group in judge.security_group_ids]
+    counted = [host.inner_usage[link] for link in links if link in host.inner_usage]
+    if host.unused_seconds is None or not links or len(counted) < len(links):
         return []
-    return links if all(life.is_unused(usage) for usage in counted) else []
+    return links if all(host.is_unused(usage) for usage in counted) else []
 
 
-def _serves(stand: Stand) -> bool:
+def _serves(attachment: Attachment) -> bool:
     """Return whether a rule lets anybody in."""
     return any(
         clause.policy is Policy.ACCEPT and clause.decided_by is DecidedBy.RULE
-        for clauses in stand.ingress.clauses.values()
+        for clauses in attachment.ingress.clauses.values()
         for clause in clauses
     )
 

@@ -9,7 +9,7 @@ from sgagent.analysis.cells import LAST_CODE, Cells, code_of, codes_of
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
+from sgagent.analysis.lint.subject import Attachment, LintSubject, rule_finding, warning
 from sgagent.core.addresses import AddressSet, joined
 from sgagent.core.clauses import Clause
 from sgagent.core.model import (
@@ -73,11 +73,11 @@ class _Hosts:
     def __init__(self, subject: LintSubject) -> None:
         """Take the definitions."""
         self._subject = subject
-        self._stands: dict[str, list[Stand]] = {}
-        for stand in subject.stands:
-            is_host = any(name in subject.snapshot.interface_by_id for name in stand.interfaces)
-            for group in stand.judge.security_group_ids if is_host else ():
-                self._stands.setdefault(group, []).append(stand)
+        self._attachments: dict[str, list[Attachment]] = {}
+        for attachment in subject.attachments:
+            is_host = any(name in subject.snapshot.interface_by_id for name in attachment.interfaces)
+            for group in attachment.judge.security_group_ids if is_host else ():
+                self._attachments.setdefault(group, []).append(attachment)
         self._listed = {
             group.security_group_id for group in subject.snapshot.security_groups if group.member_addresses
         }
@@ -93,7 +93,10 @@ class _Hosts:
         if far is None or far in self._listed:
             return
         is_inwards = direction is Direction.EGRESS
-        reaches = [stand.ingress if is_inwards else stand.egress for stand in self._stands.get(far, ())]
+        reaches = [
+            attachment.ingress if is_inwards else attachment.egress
+            for attachment in self._attachments.get(far, ())
+        ]
         families = [
             family for family in clauses if members[near].ranges(family) and members[far].ranges(family)
         ]

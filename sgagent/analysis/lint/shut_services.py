@@ -9,7 +9,7 @@ from sgagent.analysis.cells import Cells, FarEndClass, code_of
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
 from sgagent.analysis.lint.services import NARROW_PORTS
-from sgagent.analysis.lint.subject import LintSubject, Stand, rule_finding, warning
+from sgagent.analysis.lint.subject import Attachment, LintSubject, rule_finding, warning
 from sgagent.core.addresses import joined, size
 from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.errors import NOWHERE
@@ -47,10 +47,10 @@ def dns_ntp_shut(subject: LintSubject) -> Iterator[Finding]:
     Not where accepts are void, as another check says: once they decide, they may open what is missed.
     """
     found: dict[_Shut, set[str]] = {}
-    for stand in subject.stands:
-        shut = _shut(subject, stand)
+    for attachment in subject.attachments:
+        shut = _shut(subject, attachment)
         if shut is not None and (shut.group, shut.rule_id) not in subject.trapped:
-            found.setdefault(shut, set()).update(stand.interfaces)
+            found.setdefault(shut, set()).update(attachment.interfaces)
     for shut, interfaces in found.items():
         yield Finding(
             security_group_id=shut.group,
@@ -63,43 +63,45 @@ def dns_ntp_shut(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-def _shut(subject: LintSubject, stand: Stand) -> _Shut | None:
-    """Return the shut services at a stand over IPv4, or over IPv6 where the interfaces have nothing else."""
-    if not stand.interfaces and not stand.judge.egress.rules:
+def _shut(subject: LintSubject, attachment: Attachment) -> _Shut | None:
+    """Return an attachment's shut services over IPv4, or over IPv6 where the interfaces have nothing else."""
+    if not attachment.interfaces and not attachment.judge.egress.rules:
         return None  # a group that is attached nowhere, and leaves egress to others beside it
-    family = _family(subject, stand)
+    family = _family(subject, attachment)
     services = tuple(
         name
         for name, codes in _SERVICES.items()
-        if not (name is _DNS and _names_hosts(stand)) and _is_shut(stand, family, codes)
+        if not (name is _DNS and _names_hosts(attachment)) and _is_shut(attachment, family, codes)
     )
     if not services:
         return None
     code = _SERVICES[services[0]][0]
-    drops = [clause.rule for clause, _ in stand.egress.deciders(family, code) if clause.rule]
+    drops = [clause.rule for clause, _ in attachment.egress.deciders(family, code) if clause.rule]
     if drops:
         return _Shut(*key_of(drops[-1]), family, services)
-    return _Shut(stand.judge.security_group_ids[0], None, family, services)
+    return _Shut(attachment.judge.security_group_ids[0], None, family, services)
 
 
-def _names_hosts(stand: Stand) -> bool:
+def _names_hosts(attachment: Attachment) -> bool:
     """Return whether a rule names the DNS, for which the resolvers are open to the host (§12.3)."""
-    return any(rule.peer.is_dynamic for side in map(stand.judge.toward, Direction) for rule in side.rules)
+    return any(
+        rule.peer.is_dynamic for side in map(attachment.judge.toward, Direction) for rule in side.rules
+    )
 
 
-def _family(subject: LintSubject, stand: Stand) -> Family:
-    interfaces = map(subject.snapshot.interface_by_id.get, stand.interfaces)
+def _family(subject: LintSubject, attachment: Attachment) -> Family:
+    interfaces = map(subject.snapshot.interface_by_id.get, attachment.interfaces)
     there = {block.family for one in interfaces if one is not None for block in one.addresses}
     return Family.IPV6 if there == {Family.IPV6} else Family.IPV4
 
 
-def _is_shut(stand: Stand, family: Family, codes: tuple[int, ...]) -> bool:
+def _is_shut(attachment: Attachment, family: Family, codes: tuple[int, ...]) -> bool:
     """Return whether nobody may be reached over a family, and no rule accepts anybody over the other."""
     return not any(
         clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING[one is family]
         for one in Family
         for code in codes
-        for clause, _ in stand.egress.deciders(one, code)
+        for clause, _ in attachment.egress.deciders(one, code)
     )
 
 
@@ -114,14 +116,14 @@ _OPENING = {
 def ftp_without_passive(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts of FTP's control connection from clients that may open no data connection (§6.5)."""
     found: dict[RuleKey, set[str]] = {}
-    for stand in subject.stands:
+    for attachment in subject.attachments:
         for family in Family:
-            opening = stand.ingress.deciders(family, code_of(TCP.wire_number, 21))
+            opening = attachment.ingress.deciders(family, code_of(TCP.wire_number, 21))
             ftp = [(clause.rule, far) for clause, far in opening if clause.rule and _is_ftp(clause)]
-            passive = _passive(stand.ingress.cells[family]) if ftp else set()
+            passive = _passive(attachment.ingress.cells[family]) if ftp else set()
             for rule, far in ftp:
                 if not passive.issuperset(far):
-                    found.setdefault(key_of(rule), set()).update(stand.interfaces)
+                    found.setdefault(key_of(rule), set()).update(attachment.interfaces)
     for key, interfaces in found.items():
         yield rule_finding(
             key,

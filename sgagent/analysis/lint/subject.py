@@ -38,7 +38,7 @@ from sgagent.core.rule_values import has_ended
 
 
 @dataclass(frozen=True)
-class Stand:
+class Attachment:
     """Groups that are attached together somewhere, and their judge there."""
 
     interfaces: tuple[str, ...]
@@ -127,11 +127,11 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class LiveHost:
     """The facts of this host while it lives, beside its definitions."""
 
-    stands: tuple[ResolvedInterface, ...] = ()
-    """The bound links of this host."""
+    bound: tuple[ResolvedInterface, ...] = ()
+    """The judges of its bound links."""
 
     usage: Mapping[RuleCounter, Usage] = field(default_factory=dict)
     inner_usage: Mapping[str, Usage] = field(default_factory=dict)
@@ -164,7 +164,7 @@ def _rules_of(judge: ResolvedInterface) -> frozenset[int]:
     return frozenset(map(id, (*judge.ingress.rules, *judge.egress.rules)))
 
 
-NO_LIFE = Life()
+NO_HOST = LiveHost()
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class LintSubject:
     snapshot: Snapshot
     """Without the rules that have ended."""
 
-    stands: tuple[Stand, ...]
+    attachments: tuple[Attachment, ...]
     ended: tuple[tuple[SecurityGroup, SecurityGroupRule], ...] = ()
     """The rules that have."""
 
@@ -185,7 +185,7 @@ class LintSubject:
     offices: Mapping[Family, int] = field(default_factory=lambda: OFFICES)
     """Prefix lengths of the widest networks that still are an office."""
 
-    life: Life = NO_LIFE
+    host: LiveHost = NO_HOST
     names: KnownNames = field(default_factory=dict)
     """The DNS's answers."""
 
@@ -205,14 +205,14 @@ class LintSubject:
         return dict(sorted(found.items()))
 
     @cached_property
-    def host_stands(self) -> tuple[Stand, ...]:
+    def host_attachments(self) -> tuple[Attachment, ...]:
         """Return the links of this host; results for the same groups elsewhere serve here too."""
-        known = {stand.judge.security_group_ids: stand for stand in self.stands}
-        at, most = next(((stand.at, stand.most) for stand in self.stands), (None, MOST_CELLS))
+        known = {attachment.judge.security_group_ids: attachment for attachment in self.attachments}
+        at, most = next(((one.at, one.most) for one in self.attachments), (None, MOST_CELLS))
         return tuple(
             known.get(judge.security_group_ids)
-            or Stand(interfaces=(judge.name,), judge=judge, at=at, most=most)
-            for judge in self.life.stands
+            or Attachment(interfaces=(judge.name,), judge=judge, at=at, most=most)
+            for judge in self.host.bound
         )
 
     def origin(self, key: RuleKey) -> Origin:
@@ -221,9 +221,9 @@ class LintSubject:
         return found[1].origin if found else NOWHERE
 
     @property
-    def reaches(self) -> Iterator[tuple[Stand, RuleReach]]:
-        """Return both directions of each stand."""
-        return ((stand, reach) for stand in self.stands for reach in stand.reaches)
+    def reaches(self) -> Iterator[tuple[Attachment, RuleReach]]:
+        """Return both directions of each attachment."""
+        return ((attachment, reach) for attachment in self.attachments for reach in attachment.reaches)
 
     @property
     def unfinished(self) -> tuple[str, ...]:
@@ -231,10 +231,10 @@ class LintSubject:
         not_tried = "edits: not all were tried, so findings may lack one that helps; --exhaustive tries all"
         return (
             *(
-                f"{reach.direction.value} of {', '.join(stand.judge.security_group_ids)}:"
+                f"{reach.direction.value} of {', '.join(attachment.judge.security_group_ids)}:"
                 f" looked at {reach.unfinished[0]} of {reach.unfinished[1]} classes of far ends,"
                 " so that no rule there is called needless; --exhaustive looks at all"
-                for stand, reach in self.reaches
+                for attachment, reach in self.reaches
                 if reach.unfinished
             ),
             *((not_tried,) if self.search.is_cut else ()),
@@ -248,13 +248,13 @@ class LintSubject:
     @cached_property
     def rules_of_a_try(self) -> int:
         """Return the rules that an edit is tried on, times those that cut the packets of others further."""
-        narrow = (rule for stand in self.stands for rule in stand.rules if is_narrow(rule))
+        narrow = (rule for attachment in self.attachments for rule in attachment.rules if is_narrow(rule))
         return len(self.rules) * max(1, len(set(map(key_of, narrow))))
 
     @property
     def is_exhaustive(self) -> bool:
         """Return whether all is looked at, however long that takes."""
-        return any(stand.most is None for stand in self.stands)
+        return any(attachment.most is None for attachment in self.attachments)
 
     @cached_property
     def decided(self) -> frozenset[RuleKey]:
@@ -285,11 +285,11 @@ class LintSubject:
         return found
 
     @cached_property
-    def void_drops(self) -> tuple[tuple[Stand, RuleKey, tuple[Clause, ...]], ...]:
-        """Return drops that drop nothing on a stand, with the accepts before; of equal rules the first."""
+    def void_drops(self) -> tuple[tuple[Attachment, RuleKey, tuple[Clause, ...]], ...]:
+        """Return drops that drop nothing, with attachment and accepts before; of equal rules the first."""
         return tuple(
-            (stand, key, accepting)
-            for stand, reach in self.reaches
+            (attachment, key, accepting)
+            for attachment, reach in self.reaches
             for key, accepting in reach.void_drops.items()
             if key not in self.duplicates
         )
@@ -298,9 +298,9 @@ class LintSubject:
     def exceptions(self) -> Mapping[RuleKey, Mapping[RuleKey, ResolvedRule]]:
         """Return void drops, each with the accepts that are its exceptions: narrower, and before it."""
         found: dict[RuleKey, dict[RuleKey, ResolvedRule]] = {}
-        for stand, key, _ in self.void_drops:
-            for reach in stand.reaches:
-                rules = stand.judge.toward(reach.direction).rules if key in reach.rules else ()
+        for attachment, key, _ in self.void_drops:
+            for reach in attachment.reaches:
+                rules = attachment.judge.toward(reach.direction).rules if key in reach.rules else ()
                 for one in rules:
                     drop = reach.rule(key)
                     if one.policy is Policy.ACCEPT and one.priority < drop.priority and is_part(one, drop):
@@ -332,24 +332,24 @@ class LintSubject:
             if group.inner_access is Policy.ACCEPT and names_itself(group, rule)
         )
         reaches: list[RuleReach] = []
-        for stand in self.stands:
-            staying.update(*map(stand.own_database_rules, Family))
-            for reach in stand.reaches:
+        for attachment in self.attachments:
+            staying.update(*map(attachment.own_database_rules, Family))
+            for reach in attachment.reaches:
                 mine = [
                     reach,
-                    *(RuleReach(judge, reach.direction, reach.most) for judge in stand.later or ()),
+                    *(RuleReach(judge, reach.direction, reach.most) for judge in attachment.later or ()),
                 ]
                 reaches += mine
                 rules = map(reach.rule, reach.rules)
-                is_certain = stand.later is not None
+                is_certain = attachment.later is not None
                 staying.update(
                     key_of(one)
                     for one in rules
                     if one.peer.is_dynamic or one.conditions.local is not None or not is_certain
                 )
                 # Whoever decides about packets of a rule with a limit stays, and so they are limited alike.
-                deciding = (one.rule(key) for one in mine for key in one.deciding if stand.limited)
-                staying.update(key_of(one) for one in deciding if stand.may_meet_limit(one))
+                deciding = (one.rule(key) for one in mine for key in one.deciding if attachment.limited)
+                staying.update(key_of(one) for one in deciding if attachment.may_meet_limit(one))
         return find_removals(reaches, staying)
 
 
@@ -368,7 +368,7 @@ def make_subject(
     only_by_hand: bool = False,
     most_rules: int = MOST_RULES,
     offices: Mapping[Family, int] = OFFICES,
-    life: Life = NO_LIFE,
+    host: LiveHost = NO_HOST,
     at: datetime | None = None,
     names: KnownNames | None = None,
     most_cells: int | None = MOST_CELLS,
@@ -384,7 +384,7 @@ def make_subject(
         only_by_hand: whether nothing else is looked at.
         most_rules: that a group may have.
         offices: prefix lengths of the widest networks that still are an office.
-        life: what is known of this host.
+        host: what is known of this host.
         at: the latest time; without it no rule has ended.
         names: what the DNS says of names; None where nobody asked.
         most_cells: that are looked at in a direction; None is all.
@@ -412,8 +412,8 @@ def make_subject(
     return LintSubject(
         snapshot=living(snapshot, at),
         ended=tuple((group, rule) for group, rule in rules if has_ended(rule, at)),
-        stands=tuple(
-            Stand(
+        attachments=tuple(
+            Attachment(
                 interfaces=tuple(sorted(links[groups])),
                 judge=judges[groups],
                 at=at,
@@ -424,7 +424,7 @@ def make_subject(
         problems=resolution.problems,
         most_rules=most_rules,
         offices=offices,
-        life=life,
+        host=host,
         names=names or {},
     )
 

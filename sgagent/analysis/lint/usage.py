@@ -9,7 +9,7 @@ from sgagent.analysis.cells import code_of
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import Life, LintSubject, Stand, Usage, notice, rule_finding
+from sgagent.analysis.lint.subject import Attachment, LintSubject, LiveHost, Usage, notice, rule_finding
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
 from sgagent.core.clauses import Clause, DecidedBy
@@ -27,23 +27,23 @@ _LISTENED_CODES = tuple((code_of(number), code_of(number, LAST_PORT)) for number
 @notice("a rule that no session hit for as long as --unused says")
 def unused_rule(subject: LintSubject) -> Iterator[Finding]:
     """Find rules that no session hit for as long as was asked for."""
-    life = subject.life
-    if life.unused_seconds is None:
+    host = subject.host
+    if host.unused_seconds is None:
         return
     latest: dict[RuleKey, list[Usage]] = {}
-    for counter, usage in life.usage.items():
+    for counter, usage in host.usage.items():
         latest.setdefault((counter.security_group_id, counter.rule_id), []).append(usage)
     for key, usages in sorted(latest.items()):
-        if key in subject.rules and all(life.is_unused(usage) for usage in usages):
-            yield rule_finding(key, _since(usages, life), "remove it if nobody needs it any more")
+        if key in subject.rules and all(host.is_unused(usage) for usage in usages):
+            yield rule_finding(key, _since(usages, host), "remove it if nobody needs it any more")
 
 
-def _since(usages: list[Usage], life: Life) -> str:
+def _since(usages: list[Usage], host: LiveHost) -> str:
     hits = [usage.last_hit_at for usage in usages if usage.last_hit_at is not None]
     if hits:
-        return f"its last hit on this host was {_days(life.now - max(hits))} ago"
+        return f"its last hit on this host was {_days(host.now - max(hits))} ago"
     since = max(usage.counted_since for usage in usages)
-    return f"it had no hit in the {_days(life.now - since)} since counting began"
+    return f"it had no hit in the {_days(host.now - since)} since counting began"
 
 
 def _days(seconds: float) -> str:
@@ -54,19 +54,19 @@ def _days(seconds: float) -> str:
 @notice("an open port of this host at which nothing listens")
 def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
     """Find ports of this host that rules open, and at which no program waits."""
-    life = subject.life
-    if life.listeners is None:
+    host = subject.host
+    if host.listeners is None:
         return
-    codes = {code_of(one.protocol, one.port) for one in life.listeners if one.protocol in _LISTENED}
+    codes = {code_of(one.protocol, one.port) for one in host.listeners if one.protocol in _LISTENED}
     heard = {
         (key_of(clause.rule), code >> 16)
-        for stand, family, code in product(subject.host_stands, Family, codes)
-        for clause, _ in stand.ingress.deciders(family, code)
+        for attachment, family, code in product(subject.host_attachments, Family, codes)
+        for clause, _ in attachment.ingress.deciders(family, code)
         if clause.rule is not None
     }
     found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
-    for stand in subject.host_stands:
-        for key, number, ports in _opened(stand, heard):
+    for attachment in subject.host_attachments:
+        for key, number, ports in _opened(attachment, heard):
             found.setdefault((key, number), []).extend(ports)
     for (key, number), ranges in sorted(found.items()):
         yield rule_finding(
@@ -76,9 +76,11 @@ def nothing_listens(subject: LintSubject) -> Iterator[Finding]:
         )
 
 
-def _opened(stand: Stand, but: Container[tuple[RuleKey, int]]) -> Iterator[tuple[RuleKey, int, Ranges]]:
+def _opened(
+    attachment: Attachment, but: Container[tuple[RuleKey, int]]
+) -> Iterator[tuple[RuleKey, int, Ranges]]:
     """Yield the ports that rules open, but for rules for every port and for those that are left out."""
-    reach = stand.ingress
+    reach = attachment.ingress
     for cells in () if reach.unfinished else reach.cells.values():
         found: dict[tuple[RuleKey, int], list[tuple[int, int]]] = {}
         for cell in cells.each(_LISTENED_CODES):
@@ -99,16 +101,16 @@ def _opening(clause: Clause) -> ResolvedRule | None:
 @notice("a listening program of this host that no rule admits anybody to")
 def unreached_listener(subject: LintSubject) -> Iterator[Finding]:
     """Find programs of this host that wait for others, and that no rule lets anybody get to."""
-    life = subject.life
-    if life.listeners is None or not life.stands:
+    host = subject.host
+    if host.listeners is None or not host.bound:
         return
     missed: dict[int, list[tuple[int, int]]] = {}
-    for one in life.listeners:
+    for one in host.listeners:
         code = code_of(one.protocol, one.port)
         is_let_in = any(_lets_in(subject, family, code) for family in _families_of(one))
         if not is_let_in and one.port not in _DHCP_CLIENTS:
             missed.setdefault(one.protocol, []).append((one.port, one.port))
-    names = tuple(judge.name for judge in life.stands)
+    names = tuple(judge.name for judge in host.bound)
     for number, ranges in sorted(missed.items()):
         yield Finding(
             message=f"something listens at {Protocol(number)} {port_text(joined(ranges))},"
@@ -126,9 +128,9 @@ def _families_of(listener: HostListener) -> tuple[Family, ...]:
 
 def _lets_in(subject: LintSubject, family: Family, code: int) -> bool:
     """Return whether anybody gets in at a protocol and port, fellow members included."""
-    for stand in subject.host_stands:
-        own = joined(stand.judge.toward(Direction.INGRESS).inner.ranges(family))
-        for clause, far in stand.ingress.deciders(family, code):
+    for attachment in subject.host_attachments:
+        own = joined(attachment.judge.toward(Direction.INGRESS).inner.ranges(family))
+        for clause, far in attachment.ingress.deciders(family, code):
             if clause.policy is Policy.ACCEPT and clause.decided_by in _OPENING:
                 is_by_rule, is_own = clause.rule is not None, size(own) < 2
                 if is_by_rule or not is_own or any(without(one.ranges, own) for one in far):

@@ -15,7 +15,7 @@ from sgagent.analysis.lint.edits import Fix, RuleEdit, merged
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of, known_by
 from sgagent.analysis.lint.rule_relations import closes_ports
-from sgagent.analysis.lint.subject import LintSubject, Stand, error, notice, rule_finding, warning
+from sgagent.analysis.lint.subject import Attachment, LintSubject, error, notice, rule_finding, warning
 from sgagent.core.addresses import common, size
 from sgagent.core.clauses import Clause, DecidedBy
 from sgagent.core.model import (
@@ -41,9 +41,9 @@ class Tie:
     """The traffic that both match, in words."""
 
 
-def ties(stand: Stand) -> Iterator[Tie]:
-    """Yield the ties of a stand, each pair once."""
-    for reach in stand.reaches:
+def ties(attachment: Attachment) -> Iterator[Tie]:
+    """Yield the ties of an attachment, each pair once."""
+    for reach in attachment.reaches:
         seen: set[tuple[RuleKey, RuleKey]] = set()
         for family, found in reach.precedence.items():
             accepts, clauses = reach.cells[family].accepts, reach.clauses[family]
@@ -121,14 +121,14 @@ def void_drop(subject: LintSubject) -> Iterator[Finding]:
     for _, key, clauses in subject.void_drops:
         accepting.setdefault(key, []).extend(clauses)
     fixes = {key: _void_fix(subject, key, clauses) for key, clauses in accepting.items()}
-    for stand, key, clauses in subject.void_drops:
+    for attachment, key, clauses in subject.void_drops:
         widest = sorted(clauses, key=breadth, reverse=True)
         yield rule_finding(
             key,
             f"it drops nothing: all its traffic is accepted before, by {_names(widest)}",
             _void_remedy(subject, key, fixes[key], accepting[key]),
             others=_ids(widest),
-            interfaces=stand.interfaces,
+            interfaces=attachment.interfaces,
             fix=fixes[key],
         )
 
@@ -228,7 +228,7 @@ def redundant_rule(subject: LintSubject) -> Iterator[Finding]:
 def contradicting_tie(subject: LintSubject) -> Iterator[Finding]:
     """Find accepts and drops of one priority that match the same packets: drop wins."""
     found: dict[tuple[RuleKey, RuleKey], Tie] = {}
-    for tie in chain.from_iterable(map(ties, subject.stands)):
+    for tie in chain.from_iterable(map(ties, subject.attachments)):
         found.setdefault((key_of(tie.drop), key_of(tie.accept)), tie)
     made: tuple[RuleEdit, ...] = ()
     for (drop, accept), tie in found.items():
@@ -315,25 +315,25 @@ def expired_rule(subject: LintSubject) -> Iterator[Finding]:
 @warning("a drop that expires, and what its end opens")
 def expiring_drop(subject: LintSubject) -> Iterator[Finding]:
     """Find drops whose end opens something."""
-    for stand in subject.stands:
+    for attachment in subject.attachments:
         for direction in Direction:
-            for rule in stand.judge.toward(direction).rules:
+            for rule in attachment.judge.toward(direction).rules:
                 if rule.policy is not Policy.DROP or rule.expires is None:
                     continue
-                opened = _opened_by_end_of(rule, stand, direction)
+                opened = _opened_by_end_of(rule, attachment, direction)
                 if opened:
                     yield rule_finding(
                         key_of(rule),
                         f"it drops until {end_text(rule)} only, and then opens {_few('; ', opened)}",
                         "remove expires if that is to stay closed",
-                        interfaces=stand.interfaces,
+                        interfaces=attachment.interfaces,
                     )
 
 
-def _opened_by_end_of(rule: ResolvedRule, stand: Stand, direction: Direction) -> list[str]:
+def _opened_by_end_of(rule: ResolvedRule, attachment: Attachment, direction: Direction) -> list[str]:
     """Return in words the flows that a rule's end opens, given the rules that last as long."""
     ends = rule.expires
-    before = stand.judge.with_rules(lambda one: one.expires == ends or not has_ended(one, ends))
+    before = attachment.judge.with_rules(lambda one: one.expires == ends or not has_ended(one, ends))
     after = before.with_rules(lambda one: one is not rule)
     names = ObjectNames.of(ResolvedPolicy(interfaces=(before,)))
     return [

@@ -12,7 +12,7 @@ import pytest
 from sgagent.analysis.lint.edits import SearchBudget
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import Life, Usage, make_subject
+from sgagent.analysis.lint.subject import LiveHost, Usage, make_subject
 from sgagent.core.binding import HostListener
 from sgagent.core.counter_keys import RuleCounter
 from sgagent.core.model import (
@@ -65,12 +65,12 @@ def usage(rule_id: str, days: float) -> tuple[RuleCounter, Usage]:
     return key, Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)
 
 
-def life_of(definitions: Snapshot) -> Life:
-    """Return the life of a host with the web group on its one link, where something listens at port 443."""
+def live_host_of(definitions: Snapshot) -> LiveHost:
+    """Return a live host with the web group on its one link, where something listens at port 443."""
     bound = {"eth0": "sg-web"} if "sg-web" in definitions.group_by_id else {}
-    stands = policy_of(*definitions.security_groups, on=bound).interfaces if bound else ()
-    return Life(
-        stands=stands,
+    judges = policy_of(*definitions.security_groups, on=bound).interfaces if bound else ()
+    return LiveHost(
+        bound=judges,
         usage=dict((usage("sgr-web", 0.5), usage("sgr-old-site", 60))),
         now=NOW,
         listeners=(HostListener(family=Family.IPV6, address=0, protocol=TCP.wire_number, port=443),),
@@ -79,14 +79,14 @@ def life_of(definitions: Snapshot) -> Life:
     )
 
 
-OF_LIFE = ("admits_behind", "unused_rule", "nothing_listens", "unreached_listener")
+OF_LIVE_HOST = ("admits_behind", "unused_rule", "nothing_listens", "unreached_listener")
 
 
 def found_in(path: Path, code: str) -> tuple[Finding, ...]:
     """Return all that is found in an example of a check."""
     definitions = read(path)
-    life = life_of(definitions) if code in OF_LIFE else Life()
-    return lint(make_subject(definitions, EXEMPTIONS, life=life, at=AT))
+    host = live_host_of(definitions) if code in OF_LIVE_HOST else LiveHost()
+    return lint(make_subject(definitions, EXEMPTIONS, host=host, at=AT))
 
 
 def test_the_codes_are_those_of_the_checks() -> None:
@@ -121,8 +121,8 @@ def test_the_good_example_is_not(code: str) -> None:
 def test_a_check_that_is_disabled_finds_nothing(code: str) -> None:
     """The others find what they found."""
     definitions = read(LINT / code / "bad.yaml")
-    life = life_of(definitions) if code in OF_LIFE else Life()
-    subject = make_subject(definitions, EXEMPTIONS, life=life, at=AT)
+    host = live_host_of(definitions) if code in OF_LIVE_HOST else LiveHost()
+    subject = make_subject(definitions, EXEMPTIONS, host=host, at=AT)
     everything = lint(subject)
     assert lint(subject, {code}) == tuple(one for one in everything if one.code != code)
 
@@ -347,7 +347,7 @@ def test_each_combination_of_groups_has_its_own_judge() -> None:
     groups = [group(f"sg-{number}") for number in range(12)]
     attached = [interface(f"eni-{12 - number}", groups=(f"sg-{number}",)) for number in range(12)]
     subject = make_subject(snapshot(*groups, *attached), EXEMPTIONS)
-    found = {one.interfaces: one.judge.security_group_ids for one in subject.stands}
+    found = {one.interfaces: one.judge.security_group_ids for one in subject.attachments}
     assert found == {(f"eni-{12 - number}",): (f"sg-{number}",) for number in range(12)}
 
 
@@ -411,8 +411,8 @@ def test_unused_needs_time_and_silence() -> None:
     elsewhere = rule_counter("sgr-old-site", group_id="sg-web", link="eth1")
     young = Usage(counted_since=NOW - DAY, last_hit_at=None)
     for usages in ({key: young}, {key: old, elsewhere: Usage(counted_since=0.0, last_hit_at=NOW)}):
-        life = Life(usage=usages, now=NOW, unused_seconds=30 * DAY)
-        found = lint(make_subject(definitions, EXEMPTIONS, life=life))
+        host = LiveHost(usage=usages, now=NOW, unused_seconds=30 * DAY)
+        found = lint(make_subject(definitions, EXEMPTIONS, host=host))
         assert [one for one in found if one.code == "unused_rule"] == []
 
 
@@ -420,18 +420,18 @@ def test_egress_is_not_what_a_listener_hears() -> None:
     """A rule outwards opens no port of this host."""
     out = rule("out", ACCEPT, TCP, "443", "0.0.0.0/0", direction=OUT)
     definitions = snapshot(group("sg-web", out, inner=DROP))
-    found = lint(make_subject(definitions, EXEMPTIONS, life=life_of(definitions)))
+    found = lint(make_subject(definitions, EXEMPTIONS, host=live_host_of(definitions)))
     assert "unreached_listener" in {one.code for one in found}
 
 
 def test_fellow_members_who_never_come() -> None:
     """Where the agent counts them and none came for long, nothing needs the inner policy."""
     definitions = snapshot(group("sg-1"), interface("eni-1", ["sg-1"], ["10.0.0.1"]))
-    stands = policy_of(*definitions.security_groups, on={"eth0": "sg-1"}).interfaces
+    judges = policy_of(*definitions.security_groups, on={"eth0": "sg-1"}).interfaces
     for days, expected in ((60, {"needless_inner_accept"}), (1, set())):
         inner = {"eth0": Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)}
-        life = Life(stands=stands, inner_usage=inner, now=NOW, unused_seconds=30 * DAY)
-        assert {one.code for one in lint(make_subject(definitions, EXEMPTIONS, life=life))} == expected
+        host = LiveHost(bound=judges, inner_usage=inner, now=NOW, unused_seconds=30 * DAY)
+        assert {one.code for one in lint(make_subject(definitions, EXEMPTIONS, host=host))} == expected
 
 
 def changed(example: str, *changes: tuple[str, str]) -> tuple[Finding, ...]:
@@ -593,13 +593,13 @@ def test_what_unreached_rules_would_change_stays(direction: Direction, policy: P
 def test_groups_that_are_together_on_this_host_only_are_looked_at_as_others(most_cells: int | None) -> None:
     """At the same time, and as exhaustively."""
     groups = [group(name, rule("sgr-1", ACCEPT, TCP, "443", "0.0.0.0/0")) for name in ("sg-a", "sg-b")]
-    stands = policy_of(*groups, on={"eth0": "sg-a,sg-b"}).interfaces
+    judges = policy_of(*groups, on={"eth0": "sg-a,sg-b"}).interfaces
     subject = make_subject(
-        snapshot(*groups), EXEMPTIONS, life=Life(stands=stands), at=AT, most_cells=most_cells
+        snapshot(*groups), EXEMPTIONS, host=LiveHost(bound=judges), at=AT, most_cells=most_cells
     )
-    (stand,) = subject.host_stands
-    assert stand not in subject.stands
-    assert (stand.interfaces, stand.at, stand.most) == (("eth0",), AT, most_cells)
+    (attachment,) = subject.host_attachments
+    assert attachment not in subject.attachments
+    assert (attachment.interfaces, attachment.at, attachment.most) == (("eth0",), AT, most_cells)
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_what_a_gateway_admits_to_those_behind_it(
 ) -> None:
     """In the families that it forwards, whoever is admitted, unless the rule names the near end."""
     only = group("sg-web", rule("sgr-web", ACCEPT, TCP, "443", source, local=local))
-    stands = policy_of(only, on={"wg0": "sg-web"}).interfaces
-    subject = make_subject(snapshot(only), EXEMPTIONS, life=Life(stands=stands, forwarded=forwarded))
+    judges = policy_of(only, on={"wg0": "sg-web"}).interfaces
+    subject = make_subject(snapshot(only), EXEMPTIONS, host=LiveHost(bound=judges, forwarded=forwarded))
     found = [one for one in lint(subject) if one.code == "admits_behind"]
     assert [one.interfaces for one in found] == [("wg0",)] * is_found
