@@ -172,6 +172,8 @@ def _first(
             continue
         if any((edit.priority or 1) > max(LAST_PRIORITY, _priority(subject, edit.key)) for edit in edits):
             continue
+        if not _is_foreseen(subject, edits):
+            continue
         if not subject.search.allows(len(edits) * subject.rules_of_a_try) or _ties(subject, edits):
             continue
         flows = _flows(subject, edits)
@@ -180,6 +182,14 @@ def _first(
         if is_right and _are_all_reached(subject, edits):
             return Fix(edits=edits, flows=flows)
     return None
+
+
+def _is_foreseen(subject: LintSubject, edits: Edits) -> bool:
+    """Return whether it is known what edits change at other times."""
+    keys = {edit.key for edit in edits}
+    return all(
+        one.later is not None or keys.isdisjoint(map(key_of, one.rules)) for one in subject.attachments
+    )
 
 
 def _priority(subject: LintSubject, key: RuleKey) -> int:

@@ -68,12 +68,12 @@ class Attachment:
 
     @cached_property
     def later(self) -> tuple[ResolvedInterface, ...] | None:
-        """Return the judges at other times, or where names have no address; None for too many times."""
+        """Return the judges at other times, or without the DNS; None for too many times, or two zones."""
         times = {rule.expires for rule in self.rules if rule.expires is not None}
         hours = {rule.conditions.active for rule in self.rules if rule.conditions.active is not None}
         starts = times | ({self.at} if self.at is not None else set())
         times |= {edge for start in starts for one in hours for edge in one.edges(start)}
-        if len(times) > _MOST_TIMES:
+        if len(times) > _MOST_TIMES or len({one.zone for one in hours}) > 1:  # which meet varies with DST
             return None
         found = {_rules_of(judge): judge for judge in (self.judge, *map(self.judge.at, sorted(times)))}
         if len(found) > _MOST_STATES:
