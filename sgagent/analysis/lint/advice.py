@@ -112,8 +112,8 @@ def leaves_out(subject: LintSubject, keys: Iterable[RuleKey], ports: Ranges) -> 
     edits = []
     for key in keys:
         rule = subject.rules[key][1]
-        if not isinstance(rule.ports, PortSet):
-            return None
+        if not isinstance(rule.ports, PortSet) or rule.ports.is_all:
+            return None  # port 0, and protocols without ports, are in no range
         edits.append(_edit(key, ports=PortSet(tuple(without(rule.ports.ranges, ports)))))
     names = {edit.key for edit in edits}
 

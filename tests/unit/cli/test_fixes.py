@@ -104,6 +104,19 @@ def test_a_database_is_left_out_of_a_broad_range(run: Run, document: Path) -> No
     assert [verdict(run, document, *packet) for packet in PACKETS] == ["accept", "drop", "accept"]
 
 
+@pytest.mark.parametrize("protocol", ("tcp", "all"))
+def test_a_database_is_not_left_out_of_every_port(run: Run, document: Path, protocol: str) -> None:
+    """Port 0, or protocols without ports, would be lost: no document names them beside ranges."""
+    text = CASE_3.replace(
+        "protocol: tcp\n        port_range: 1/65535", f"protocol: {protocol}\n        port_range: -1/-1"
+    )
+    document.write_text(text)
+    findings = json.loads(run("lint", document, "--json")[1])["findings"]
+    (found,) = [one for one in findings if one["code"] == "database_without_closing_drop"]
+    assert "fix" not in found
+    assert found["remedy"] == "narrow it to the ports or addresses that are meant"
+
+
 def test_the_closing_drop_of_the_guide_is_no_tie(run: Run) -> None:
     """At the priority of the broad accept it closes ports of it, and the own rules are not needless."""
     found = fixes(run, EXAMPLES / "3-databases" / "groups.d")
