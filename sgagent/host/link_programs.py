@@ -147,13 +147,14 @@ def read_routing() -> Routing:
         found = [route for family in Family for route in _routes(netlink, family, names)]
         rules = {family: tuple(_rules(netlink, family)) for family in Family}
     routes = [one for one in found if one.kind == _UNICAST]
+    networks = [one for one in routes if one.is_network]
     return Routing(
         defaults=tuple(
             DefaultRoute(family=one.family, links=one.links, metric=one.metric)
             for one in routes
             if one.length == 0
         ),
-        networks=frozenset((one.family, name) for one in routes if one.is_network for name in one.links),
+        networks=frozenset((one.family, name) for one in networks for name in one.links),
         is_by_policy=frozenset(family for family, found in rules.items() if found),
         is_by_mark=frozenset(
             family
@@ -165,8 +166,9 @@ def read_routing() -> Routing:
             *(
                 RefusingRoute(f"{_REFUSING[one.kind]} {one}", network.links)
                 for one in found
-                for network in routes
-                if one.kind in _REFUSING and network.is_network and one.is_within(network)
+                if one.kind in _REFUSING
+                for network in networks
+                if one.is_within(network)
             ),
         ),
     )
