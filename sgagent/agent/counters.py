@@ -43,7 +43,7 @@ _NOTHING = CounterValue(packets=0, bytes=0)
 _NOTHING_KEPT = KeptCounters()
 
 
-class Accounting:
+class CounterTotals:
     """Add up the kernel's counters. Belongs to one thread."""
 
     def __init__(self, kept: KeptCounters = _NOTHING_KEPT, most_retired: int = MOST_RETIRED) -> None:
@@ -255,7 +255,7 @@ RETRY_SECONDS = 60.0
 """Until the kernel is asked again for a watch on resets that it refused."""
 
 
-class Counting:
+class CounterPoller:
     """Keep the totals of the table's counters, in memory and in a file."""
 
     def __init__(self, dataplane: Dataplane, file: CounterFile, clock: Clock) -> None:
@@ -269,7 +269,7 @@ class Counting:
         self.fault: str | None = None
         """Why the totals are not kept now."""
 
-        self.accounting = Accounting(kept)
+        self.counters = CounterTotals(kept)
         """Has the totals of what was counted since the host came up, for all that is counted now."""
 
         self.resets = Resets()
@@ -308,14 +308,14 @@ class Counting:
         if is_reset:
             after = self._dataplane.read_counters()
             self._is_watched = False  # that one reset is known, and the watch has to be set anew
-            self.accounting.begin_anew(reading, after, self._keys, self._observed, now)
+            self.counters.begin_anew(reading, after, self._keys, self._observed, now)
             reading = after
-        is_news = self.accounting.add(reading, self._keys, self._observed, now) or is_reset
-        is_reset |= RESET_WATCH in reading and bool(self.accounting.went_back) and not self._is_first
+        is_news = self.counters.add(reading, self._keys, self._observed, now) or is_reset
+        is_reset |= RESET_WATCH in reading and bool(self.counters.went_back) and not self._is_first
         self._is_first = False
         if is_reset:
             self.resets = Resets(self.resets.count + 1, now)
-        if self.accounting.take_last(reading, leaving, now) or is_news or self.fault:
+        if self.counters.take_last(reading, leaving, now) or is_news or self.fault:
             self._save()
         self._is_watch_due = bool(reading) and not (self._is_watched and RESET_WATCH in reading)
 
@@ -341,13 +341,13 @@ class Counting:
     def forget(self, names: frozenset[str]) -> None:
         """Record that counters were deleted: if there are such again, they have started at zero."""
         if names:
-            self.accounting.forget(names)
+            self.counters.forget(names)
             self._save()
 
     def _save(self) -> None:
         self.fault = None
         try:
-            self._file.save(self.accounting.kept)
+            self._file.save(self.counters.kept)
         except OSError as error:
             self.fault = f"{self._file.path}: {error.strerror}"
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 from sgagent.agent.control.handlers import CommandHandler
-from sgagent.agent.counters import Counting, ObservationLog, ResetLog
+from sgagent.agent.counters import CounterPoller, ObservationLog, ResetLog
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -78,7 +78,7 @@ class Daemon:
     commands: CommandHandler
     """Carries out commands, through the reconciler that carries out the steps."""
 
-    counting: Counting
+    poller: CounterPoller
     inbox: Inbox
     service_manager: ServiceManager
     event_log: EventLog
@@ -128,8 +128,8 @@ class Daemon:
             self._reconciler.guardrails.watch(partial(self.inbox.put, LoopEvent.SOURCE_CHANGED)),
             self.host.watch(partial(self.inbox.put, LoopEvent.HOST_CHANGED)),
         ):
-            if self.counting.damage:
-                self.event_log.error("counters_damaged", reason=self.counting.damage)
+            if self.poller.damage:
+                self.event_log.error("counters_damaged", reason=self.poller.damage)
             self._log_faults()
             self.commands.begin(partial(self._step, fetch=True))
             gc.enable()
@@ -301,12 +301,12 @@ class Daemon:
         if step.counters is None:
             return
         self._observed = step.policy.observed if step.policy else frozenset()
-        self.counting.follow(step.counters, self._observed)
+        self.poller.follow(step.counters, self._observed)
         if self.published.flow_log is not None and step.policy is not None:
             in_force = self._reconciler.definitions.in_force
             snapshot = in_force.snapshot if in_force else None
             self.published.flow_log.follow(
-                step.policy, step.counters, snapshot, lambda: self.counting.accounting.totals
+                step.policy, step.counters, snapshot, lambda: self.poller.counters.totals
             )
 
     def _publish(self, step: Step, *, is_fetched: bool) -> None:
@@ -340,15 +340,15 @@ class Daemon:
         """Read the counters, and publish the totals."""
         self._reading_fault = None
         try:
-            self.counting.poll()
+            self.poller.poll()
         except ApplierLostError:
             raise
         except SgagentError as error:
             self._reading_fault = str(error)
         self._fault_log.log("counters_not_read", self._reading_fault)
-        self._reset_log.follow(self.counting.resets)
-        self.published.note_resets(self.counting.resets)
-        totals, times = self.counting.accounting.totals, self.counting.accounting.times
+        self._reset_log.follow(self.poller.resets)
+        self.published.note_resets(self.poller.resets)
+        totals, times = self.poller.counters.totals, self.poller.counters.times
         self._observation_log.follow(totals, self._observed)
         if self.published.flow_log is not None:
             self.published.flow_log.reckon(totals)
@@ -357,7 +357,7 @@ class Daemon:
     @property
     def _faults(self) -> tuple[str, ...]:
         """Return the faults of the agent's own files, counting, flow log, log, and metrics' address."""
-        of_counters = (self.counting.damage, self.counting.fault, self._reading_fault)
+        of_counters = (self.poller.damage, self.poller.fault, self._reading_fault)
         published = self.published
         of_parts = (one.fault for one in (published.flow_log, published.log_queue, published.serving) if one)
         return (*self._reconciler.state_faults, *(fault for fault in (*of_counters, *of_parts) if fault))
@@ -365,7 +365,7 @@ class Daemon:
     def _log_faults(self) -> None:
         """Log the faults of the state directory, once."""
         self._fault_log.log("state_damaged", *self._reconciler.state_faults)
-        self._fault_log.log("counters_not_kept", self.counting.fault)
+        self._fault_log.log("counters_not_kept", self.poller.fault)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sgagent.agent.clock import SystemClock
 from sgagent.agent.control.answers import Answering, Dispatcher, answering
 from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.control.server import control_served
-from sgagent.agent.counters import Counting
+from sgagent.agent.counters import CounterPoller
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.entry_sweep import EntrySweep
@@ -162,7 +162,7 @@ def _assemble(
         stack.enter_context(flows_heard(flows, flow_log))
     source = make_source(settings, host)
     state = StateDirectory(settings.state.directory)
-    counting = Counting(dataplane, CounterFile(settings.state.directory, read_boot_id()), clock)
+    poller = CounterPoller(dataplane, CounterFile(settings.state.directory, read_boot_id()), clock)
     is_verifying = settings.verify.after_apply
     published = PublishedStatus(clock, inbox.wait_for_reading, flow_log, log_queue, is_verifying)
     reconciler = Reconciler(
@@ -173,8 +173,8 @@ def _assemble(
         directory=state,
         clock=clock,
         before_change=published.withdraw_proof,
-        before_counters_go=counting.read,
-        counters_gone=counting.forget,
+        before_counters_go=poller.read,
+        counters_gone=poller.forget,
         left_table=left_table,
         preview_cuts=CutPreview(log, open_sessions, dataplane.sessions.find_sessions).cuts,
         lockout_hold=LockoutHold(
@@ -242,7 +242,7 @@ def _assemble(
         host=host,
         clock=clock,
         commands=commands,
-        counting=counting,
+        poller=poller,
         inbox=inbox,
         service_manager=ServiceManager(),
         event_log=log,

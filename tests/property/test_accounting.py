@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sgagent.agent.counters import Accounting
+from sgagent.agent.counters import CounterTotals
 from sgagent.agent.state.counter_file import KeptCounters
 from sgagent.core.counter_keys import CounterKey, InnerCounter
 from sgagent.ports import CounterValue
@@ -24,7 +24,7 @@ class Kernel(RuleBasedStateMachine):
         super().__init__()
         self.table: dict[str, CounterValue] = {}
         self.keys: dict[str, CounterKey] = {}
-        self.accounting = Accounting()
+        self.counters = CounterTotals()
         self.saved = KeptCounters()
         self.shown: dict[CounterKey, CounterValue] = {}
         self.truth = dict.fromkeys(KEYS.values(), 0)
@@ -41,8 +41,8 @@ class Kernel(RuleBasedStateMachine):
         self.read()
         self.table.pop(name, None)
         self.keys = {other: key for other, key in self.keys.items() if other != name}
-        self.accounting.forget([name])
-        self.saved = self.accounting.kept
+        self.counters.forget([name])
+        self.saved = self.counters.kept
 
     @precondition(lambda self: self.table)
     @rule(name=NAMES, packets=st.integers(1, 5))
@@ -56,14 +56,14 @@ class Kernel(RuleBasedStateMachine):
     @rule()
     def read(self) -> None:
         """Read the counters, as the agent does every second, and save what is to be kept."""
-        if self.accounting.add(self.table, self.keys):
-            self.saved = self.accounting.kept
+        if self.counters.add(self.table, self.keys):
+            self.saved = self.counters.kept
 
     @rule()
     def flush(self) -> None:
         """Lose the table to someone else, who can take what was not read yet."""
         for name, value in self.table.items():
-            seen = dict(self.accounting.kept.seen).get(name, NOTHING)
+            seen = dict(self.counters.kept.seen).get(name, NOTHING)
             self.truth[KEYS[name]] -= value.packets - seen.packets
         self.table = {}
         self.read()
@@ -72,13 +72,13 @@ class Kernel(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         """Kill the agent and start it again, with what it saved last."""
-        self.accounting = Accounting(self.saved)
-        self.accounting.add(self.table, {})
+        self.counters = CounterTotals(self.saved)
+        self.counters.add(self.table, {})
 
     @invariant()
     def totals_never_go_back(self) -> None:
         """What was shown once is the least that is shown ever after."""
-        for key, total in self.accounting.totals.items():
+        for key, total in self.counters.totals.items():
             before = self.shown.get(key, NOTHING)
             assert total.packets >= before.packets
             assert total.bytes >= before.bytes
@@ -88,7 +88,7 @@ class Kernel(RuleBasedStateMachine):
     def nothing_is_counted_twice_or_lost(self) -> None:
         """After a reading, totals are what was sent."""
         self.read()
-        for key, total in self.accounting.totals.items():
+        for key, total in self.counters.totals.items():
             assert total.packets == self.truth[key]
 
 
@@ -101,13 +101,13 @@ READINGS = st.dictionaries(NAMES, VALUES)
 @given(st.lists(st.tuples(READINGS, st.booleans(), st.sets(NAMES))))
 def test_totals_do_not_go_back(history: list[tuple[dict[str, CounterValue], bool, set[str]]]) -> None:
     """For any readings, deletions and restarts, even impossible ones, no total shrinks."""
-    accounting, shown = Accounting(), dict.fromkeys(KEYS.values(), NOTHING)
+    counters, shown = CounterTotals(), dict.fromkeys(KEYS.values(), NOTHING)
     for reading, is_restarted, deleted in history:
         if is_restarted:
-            accounting = Accounting(accounting.kept)
-        accounting.forget(deleted)
-        accounting.add(reading, KEYS)
-        for key, total in accounting.totals.items():
+            counters = CounterTotals(counters.kept)
+        counters.forget(deleted)
+        counters.add(reading, KEYS)
+        for key, total in counters.totals.items():
             assert total.packets >= shown[key].packets
             assert total.bytes >= shown[key].bytes
             shown[key] = total
@@ -117,11 +117,11 @@ def test_totals_do_not_go_back(history: list[tuple[dict[str, CounterValue], bool
 @given(history=st.lists(st.dictionaries(NAMES, VALUES)))
 def test_what_counts_is_never_forgotten(most_retired: int, history: list[dict[str, CounterValue]]) -> None:
     """However few totals of the past are kept, those of the present go on."""
-    accounting = Accounting(most_retired=most_retired)
+    counters = CounterTotals(most_retired=most_retired)
     for reading in history:
         keys = {name: KEYS[name] for name in reading}
-        before = accounting.totals
-        accounting.add(reading, keys)
+        before = counters.totals
+        counters.add(reading, keys)
         for key in keys.values():
-            assert accounting.totals[key].packets >= before.get(key, NOTHING).packets
-        assert len(accounting.kept.totals) <= len(keys) + most_retired
+            assert counters.totals[key].packets >= before.get(key, NOTHING).packets
+        assert len(counters.kept.totals) <= len(keys) + most_retired

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from sgagent.agent.counters import Counting
+from sgagent.agent.counters import CounterPoller
 from sgagent.agent.daemon import Daemon
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.inbox import Inbox, LoopEvent
@@ -48,7 +48,7 @@ class Running:
             host=machine.host,
             clock=self.clock,
             commands=self.commands,
-            counting=Counting(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
+            poller=CounterPoller(machine.dataplane, CounterFile(directory, "this boot"), machine.clock),
             inbox=self.inbox,
             service_manager=ServiceManager({}),
             event_log=self.log,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.counters import RETRY_SECONDS, Accounting, Counting
+from sgagent.agent.counters import RETRY_SECONDS, CounterPoller, CounterTotals
 from sgagent.agent.state.counter_file import CounterFile
 from sgagent.agent.status import Resets
 from sgagent.core.counter_keys import CounterKey
@@ -35,30 +35,30 @@ def dataplane() -> FakeDataplane:
     return made
 
 
-def counting(dataplane: FakeDataplane, directory: Path, clock: FakeClock | None = None) -> Counting:
+def poller(dataplane: FakeDataplane, directory: Path, clock: FakeClock | None = None) -> CounterPoller:
     """Return the counting of an agent that was just started."""
-    return Counting(dataplane, CounterFile(directory, "this boot"), clock or FakeClock())
+    return CounterPoller(dataplane, CounterFile(directory, "this boot"), clock or FakeClock())
 
 
-def delete(counting: Counting, dataplane: FakeDataplane) -> None:
+def delete(poller: CounterPoller, dataplane: FakeDataplane) -> None:
     """Delete a counter as the agent does; then its rule comes back."""
-    counting.read(frozenset({NAME}))
+    poller.read(frozenset({NAME}))
     dataplane.apply(Plan((Delete("counter", NAME),)))
-    counting.forget(frozenset({NAME}))
+    poller.forget(frozenset({NAME}))
     dataplane.apply(Plan((AddCounter(Counter(name=NAME)),)))
 
 
-def packets(counting: Counting, key: CounterKey) -> int:
+def packets(poller: CounterPoller, key: CounterKey) -> int:
     """Return the total of a key once it is counted."""
     name = NAME if key in (WEB, DROPPED) else OTHER
-    counting.follow({name: key}, frozenset())
-    counting.read()
-    return counting.accounting.totals[key].packets
+    poller.follow({name: key}, frozenset())
+    poller.read()
+    return poller.counters.totals[key].packets
 
 
 def test_a_rule_that_changes_policy_keeps_its_hits_apart(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """What was accepted since the last reading does not become what is dropped."""
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     mine.follow({NAME: WEB}, frozenset())
     dataplane.count(NAME, 5, 300)
     mine.follow({NAME: DROPPED}, frozenset())
@@ -70,22 +70,22 @@ def test_a_rule_that_changes_policy_keeps_its_hits_apart(dataplane: FakeDataplan
 
 def test_no_total_goes_back_where_a_rule_changes_its_policy(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """Both are shown as long as the rule is there, also by the next agent; their sum does not go back."""
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     mine.follow({NAME: WEB}, frozenset())
     dataplane.count(NAME, 5, 300)
     for _ in range(2):
         mine.follow({NAME: DROPPED}, frozenset())
         mine.read()
-        assert mine.accounting.totals == {DROPPED: CounterValue(0, 0), WEB: CounterValue(5, 300)}
-        mine = counting(dataplane, tmp_path)
+        assert mine.counters.totals == {DROPPED: CounterValue(0, 0), WEB: CounterValue(5, 300)}
+        mine = poller(dataplane, tmp_path)
     mine.follow({OTHER: DNS}, frozenset())
     mine.read()
-    assert mine.accounting.totals == {DNS: CounterValue(0, 0)}
+    assert mine.counters.totals == {DNS: CounterValue(0, 0)}
 
 
 def test_a_policy_that_changes_between_readings_is_followed(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """What was counted since the last reading counts for the new policy then."""
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     mine.follow({NAME: WEB}, frozenset())
     dataplane.count(NAME, 5, 300)
     dataplane.fault = NotPermittedError("no CAP_NET_ADMIN")
@@ -99,7 +99,7 @@ def test_totals_that_could_not_be_kept_are_kept_once_there_is_room(
     dataplane: FakeDataplane, tmp_path: Path
 ) -> None:
     """By the next reading, also if it has nothing new."""
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     mine.follow({NAME: WEB}, frozenset())
     draft = tmp_path / ".counters.json.new"
     draft.mkdir()
@@ -109,19 +109,19 @@ def test_totals_that_could_not_be_kept_are_kept_once_there_is_room(
     draft.rmdir()
     mine.poll()
     assert mine.fault is None
-    assert packets(counting(dataplane, tmp_path), WEB) == 5
+    assert packets(poller(dataplane, tmp_path), WEB) == 5
 
 
 def test_what_the_last_agent_counted_is_read_before_it_goes(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """A rule that went while no agent ran: what it counted is there when it comes back."""
-    last = counting(dataplane, tmp_path)
+    last = poller(dataplane, tmp_path)
     last.follow({NAME: WEB, OTHER: DNS}, frozenset())
     dataplane.count(NAME, 5, 300)
     last.read()
     dataplane.count(NAME, 7, 420)
     dataplane.count(OTHER, 1, 60)
 
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     mine.read(frozenset({NAME}))  # a removal that is refused
     delete(mine, dataplane)
     assert packets(mine, DNS) == 1
@@ -131,7 +131,7 @@ def test_what_the_last_agent_counted_is_read_before_it_goes(dataplane: FakeDatap
 def test_what_is_deleted_counts_for_the_policy_it_had(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """Although an earlier policy had more hits."""
     clock = FakeClock()
-    last = counting(dataplane, tmp_path, clock)
+    last = poller(dataplane, tmp_path, clock)
     for key in (DROPPED, WEB, DROPPED):
         last.follow({NAME: key}, frozenset())
         last.read()
@@ -140,7 +140,7 @@ def test_what_is_deleted_counts_for_the_policy_it_had(dataplane: FakeDataplane, 
     last.read()
     dataplane.count(NAME, 4, 240)
 
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     delete(mine, dataplane)
     assert packets(mine, WEB) == 3
     assert packets(mine, DROPPED) == 10
@@ -148,7 +148,7 @@ def test_what_is_deleted_counts_for_the_policy_it_had(dataplane: FakeDataplane, 
 
 def test_a_counter_that_nobody_knows_is_deleted_unread(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """Without what an earlier agent kept, nobody knows what it counted."""
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     dataplane.count(NAME, 5, 300)
     delete(mine, dataplane)
     assert packets(mine, WEB) == 0
@@ -159,18 +159,18 @@ class Watched:
     """A table of two rules, whose counters an agent looks at, and what others do to them."""
 
     dataplane: FakeDataplane
-    counting: Counting
+    poller: CounterPoller
 
     def poll(self) -> int:
         """Look, and return the total of the first rule."""
-        self.counting.poll()
-        return self.counting.accounting.totals[WEB].packets
+        self.poller.poll()
+        return self.poller.counters.totals[WEB].packets
 
 
 @pytest.fixture
 def watched(dataplane: FakeDataplane, tmp_path: Path) -> Watched:
     """Return a table that an agent watches."""
-    mine = counting(dataplane, tmp_path)
+    mine = poller(dataplane, tmp_path)
     mine.follow({NAME: WEB, OTHER: DNS}, frozenset())
     found = Watched(dataplane, mine)
     found.poll()
@@ -185,10 +185,10 @@ def test_what_is_counted_after_a_reset_counts(watched: Watched, later: int) -> N
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, later, 60 * later)
     assert watched.poll() == 5 + later
-    assert watched.counting.resets == Resets(1, FakeClock().now())
+    assert watched.poller.resets == Resets(1, FakeClock().now())
     watched.dataplane.count(NAME, 7, 420)
     assert watched.poll() == 5 + later + 7
-    assert watched.counting.resets.count == 1
+    assert watched.poller.resets.count == 1
 
 
 def test_each_reset_is_noticed_if_a_look_is_between(watched: Watched) -> None:
@@ -198,7 +198,7 @@ def test_each_reset_is_noticed_if_a_look_is_between(watched: Watched) -> None:
         watched.dataplane.reset_counters()
         watched.dataplane.count(NAME, 3, 180)
         assert watched.poll() == 3 * turn
-        assert watched.counting.resets.count == turn
+        assert watched.poller.resets.count == turn
 
 
 def test_the_reset_of_one_counter_is_noticed_if_it_shows_less(watched: Watched) -> None:
@@ -210,8 +210,8 @@ def test_the_reset_of_one_counter_is_noticed_if_it_shows_less(watched: Watched) 
     watched.dataplane.count(NAME, 2, 120)
     watched.dataplane.count(OTHER, 2, 120)
     assert watched.poll() == 7
-    assert watched.counting.accounting.totals[DNS].packets == 7
-    assert watched.counting.resets.count == 1
+    assert watched.poller.counters.totals[DNS].packets == 7
+    assert watched.poller.resets.count == 1
 
 
 def test_a_reset_while_no_agent_ran_is_noticed_by_the_next(watched: Watched, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_reset_while_no_agent_ran_is_noticed_by_the_next(watched: Watched, tmp
     watched.poll()
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, 9, 540)
-    again = counting(watched.dataplane, tmp_path)
+    again = poller(watched.dataplane, tmp_path)
     again.follow({NAME: WEB, OTHER: DNS}, frozenset())
     assert Watched(watched.dataplane, again).poll() == 14
     assert again.resets.count == 1
@@ -232,14 +232,14 @@ def test_a_reset_that_a_step_reads_first_counts_once(watched: Watched) -> None:
     watched.poll()
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, 6, 360)
-    watched.counting.read()
+    watched.poller.read()
     watched.dataplane.count(NAME, 1, 60)
     assert watched.poll() == 12
-    assert watched.counting.resets.count == 1
+    assert watched.poller.resets.count == 1
     watched.dataplane.reset_counters()
     watched.dataplane.count(NAME, 8, 480)
     assert watched.poll() == 20
-    assert watched.counting.resets.count == 2
+    assert watched.poller.resets.count == 2
 
 
 def test_a_reset_is_noticed_if_a_reading_fails(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,28 +258,28 @@ def test_a_reset_is_noticed_if_a_reading_fails(watched: Watched, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(watched.dataplane, "read_counters", read_counters)
         with pytest.raises(KernelRefusedError):
-            watched.counting.read()
+            watched.poller.read()
     assert watched.poll() == 11
-    assert watched.counting.resets.count == 1
+    assert watched.poller.resets.count == 1
 
 
 def test_a_reading_that_is_partly_older_than_the_reset_counts_both_parts() -> None:
     """A dump takes a moment: of one counter it has the value before the reset, of the watch that after it."""
-    accounting = Accounting()
+    counters = CounterTotals()
     keys: dict[str, CounterKey] = {NAME: WEB, OTHER: DNS}
-    accounting.add({NAME: CounterValue(5, 300), OTHER: CounterValue(5, 300)}, keys)
+    counters.add({NAME: CounterValue(5, 300), OTHER: CounterValue(5, 300)}, keys)
     mixed = {NAME: CounterValue(9, 540), OTHER: CounterValue(6, 360)}
     after = {NAME: CounterValue(2, 120), OTHER: CounterValue(7, 420)}
-    accounting.begin_anew(mixed, after, keys, frozenset(), 0.0)
-    accounting.add(after, keys)
-    assert accounting.totals[WEB].packets == 9 + 2
-    assert accounting.totals[DNS].packets == 5 + 7
+    counters.begin_anew(mixed, after, keys, frozenset(), 0.0)
+    counters.add(after, keys)
+    assert counters.totals[WEB].packets == 9 + 2
+    assert counters.totals[DNS].packets == 5 + 7
 
 
 def test_a_kernel_that_refuses_the_watch_is_asked_later(dataplane: FakeDataplane, tmp_path: Path) -> None:
     """Not at each look; a reset is noticed where a counter shows less."""
     clock = FakeClock()
-    mine = counting(dataplane, tmp_path, clock)
+    mine = poller(dataplane, tmp_path, clock)
     mine.follow({NAME: WEB}, frozenset())
     dataplane.watch_refusal = KernelRefusedError("no room")
     for _ in range(3):
