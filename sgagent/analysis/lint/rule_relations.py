@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from sgagent.core.addresses import joined, meets, without
+from sgagent.core.guardrails import EVERYONE
 from sgagent.core.model import ALL_PROTOCOLS, Family, Policy, Protocols
-from sgagent.core.policy import ResolvedRule
+from sgagent.core.policy import Peer, ResolvedRule
+from sgagent.core.rule_values import ANY
 
 
 def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
@@ -15,6 +20,32 @@ def may_meet(one: ResolvedRule, other: ResolvedRule) -> bool:
         and (one.units is None or other.units is None or meets(one.units, (other.units,)))
         and any(meets(run, other.ports.ranges) for run in one.ports.ranges)
         and any(_meet(one, other, family) for family in Family)
+    )
+
+
+def as_if_of_everyone(rules: Iterable[ResolvedRule]) -> tuple[ResolvedRule, ...]:
+    """Return the rules that name names, each for every address that the DNS may give these."""
+    return tuple(replace(one, peer=_EVERYONE) for one in rules if one.peer.is_dynamic)
+
+
+_EVERYONE = Peer(name=ANY, addresses=EVERYONE)
+
+
+def is_uncertain(rule: ResolvedRule, named: Iterable[ResolvedRule]) -> bool:
+    """Return whether other answers, or users of which two are one, may change what a rule is needed for.
+
+    Args:
+        rule: to look at.
+        named: rules that name names, as if of everyone.
+    """
+    return (
+        rule.peer.is_dynamic
+        or rule.conditions.local is not None
+        or any(
+            (one.policy is not rule.policy or one.conditions.limit is not None) and may_meet(rule, one)
+            for one in named
+            if one.priority >= rule.priority
+        )
     )
 
 

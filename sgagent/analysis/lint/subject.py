@@ -13,7 +13,7 @@ from sgagent.analysis.lint.edits import MOST_TRIED, Fix, SearchBudget
 from sgagent.analysis.lint.findings import MOST_RULES, OFFICES, SEVERITIES, Finding, FindingSeverity
 from sgagent.analysis.lint.removals import Removals, find_removals
 from sgagent.analysis.lint.rule_reach import OpenPorts, RuleKey, RuleReach, key_of, ports_open_to_everyone
-from sgagent.analysis.lint.rule_relations import is_narrow, is_part, may_meet
+from sgagent.analysis.lint.rule_relations import as_if_of_everyone, is_narrow, is_part, is_uncertain, may_meet
 from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
 from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
@@ -321,8 +321,7 @@ class LintSubject:
     def removals(self) -> Removals:
         """Return the rules without which every packet is decided alike, now and when rules have ended.
 
-        Not those that other findings are about or would keep, nor those that name what the DNS may change, or
-        a user: two names may be one.
+        Not those that other findings are about or would keep, nor those whose packets the DNS or a user says.
         """
         staying = {key for _, key, _ in self.void_drops} | self.trapped.keys()
         staying.update(*self.trapped.values(), *self.exceptions.values())
@@ -333,19 +332,15 @@ class LintSubject:
         )
         reaches: list[RuleReach] = []
         for attachment in self.attachments:
+            named = as_if_of_everyone(attachment.rules)
             staying.update(*map(attachment.own_database_rules, Family))
             for reach in attachment.reaches:
-                mine = [
-                    reach,
-                    *(RuleReach(judge, reach.direction, reach.most) for judge in attachment.later or ()),
-                ]
+                later = (RuleReach(judge, reach.direction, reach.most) for judge in attachment.later or ())
+                mine = [reach, *later]
                 reaches += mine
-                rules = map(reach.rule, reach.rules)
-                is_certain = attachment.later is not None
+                rules = {key: one.rule(key) for one in mine for key in one.rules}
                 staying.update(
-                    key_of(one)
-                    for one in rules
-                    if one.peer.is_dynamic or one.conditions.local is not None or not is_certain
+                    key for key, one in rules.items() if attachment.later is None or is_uncertain(one, named)
                 )
                 # Whoever decides about packets of a rule with a limit stays, and so they are limited alike.
                 deciding = (one.rule(key) for one in mine for key in one.deciding if attachment.limited)

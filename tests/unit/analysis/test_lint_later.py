@@ -14,7 +14,7 @@ from sgagent.analysis.lint.registry import lint
 from sgagent.analysis.lint.subject import make_subject
 from sgagent.core.conditions import Conditions
 from sgagent.core.hours import Hours
-from sgagent.core.model import TCP, SecurityGroupRule
+from sgagent.core.model import TCP, NameReference, SecurityGroupRule
 from sgagent.core.resolve import Exemptions
 from tests.words import ACCEPT, DROP, group, rule, snapshot
 
@@ -59,3 +59,17 @@ def test_hours_of_two_zones_hold_together_in_winter_alone(zone: str, *, is_needl
     )
     gone = {RuleEdit(security_group_id="sg-a", rule_id="narrow")}
     assert harmless_edits(narrow, wide) == (gone if is_needless else set())
+
+
+@pytest.mark.parametrize(
+    ("priority", "port", "stays"), ((5, "443", True), (5, "80", False), (1, "443", False))
+)
+def test_a_drop_before_a_name_stays(priority: int, port: str, *, stays: bool) -> None:
+    """The default would drop as well, until the DNS gives the name one of its addresses."""
+    drop = rule("drop", DROP, TCP, "443", "192.0.2.0/24", priority=2)
+    name = replace(
+        rule("name", ACCEPT, TCP, port, "0.0.0.0/0", priority=priority),
+        authorization_objects=(NameReference("www.example.org"),),
+    )
+    gone = {RuleEdit(security_group_id="sg-a", rule_id="drop")}
+    assert harmless_edits(drop, name) == (set() if stays else gone)
