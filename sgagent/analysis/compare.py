@@ -435,7 +435,7 @@ def _rules(pairs: Iterable[_Pair], side: int) -> Mapping[_Key, ResolvedRule]:
         for pair in pairs
         if (judge := pair[side])
         for direction in Direction
-        for rule in judge.toward(direction).rules
+        for rule in (*judge.toward(direction).rules, *judge.toward(direction).dormant)
     }
 
 

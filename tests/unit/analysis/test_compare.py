@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from sgagent.analysis.compare import UNBOUND_LINKS, Effect, Fate, FlowChange, compare, links
 from sgagent.analysis.flow_text import ObjectNames, traffic_text
 from sgagent.core.addresses import AddressSet, holds
 from sgagent.core.clauses import DecidedBy
+from sgagent.core.conditions import Conditions
+from sgagent.core.hours import Hours
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
 from tests.words import ACCEPT, DROP, OUT, blocks, group, interface, policy_of, resolution, rule, snapshot
@@ -57,6 +60,23 @@ def test_a_change_without_effect_is_told_as_such() -> None:
     )
     (change,) = comparison.rules
     assert (comparison.flows, change.fate, change.has_effect) == ((), Fate.CHANGES, False)
+
+
+def test_a_rule_outside_its_hours_is_told_as_one_without_effect() -> None:
+    """It changes what will be open, and so is no plan in which nothing changes."""
+    night = Conditions(active=Hours(begins=22 * 60, ends=23 * 60))
+    before, after = (
+        policy_of(
+            group("sg-1", replace(rule("night", ACCEPT, TCP, port, "10.0.0.0/8"), conditions=night))
+        ).at(datetime(2026, 1, 1, 12, tzinfo=UTC))
+        for port in ("22", "")
+    )
+    found = compare(before, after)
+    assert [(one.fate, one.rule.rule_id, one.has_effect) for one in found.rules] == [
+        (Fate.CHANGES, "night", False)
+    ]
+    assert not found.is_nothing
+    assert not found.flows
 
 
 def test_a_tie_that_a_drop_wins_closes() -> None:
