@@ -151,7 +151,7 @@ def test_the_doctor_looks_from_inside_of_the_unit(machine: Machine) -> None:
     machine.run("nft", "delete table inet other")
 
 
-_NOT_SEEN_BY_THE_UNIT = {"legacy_tables", "tcx", "containers", "namespaces"}
+_NOT_SEEN_BY_THE_UNIT = {"legacy_tables", "transforms", "tcx", "containers", "namespaces"}
 
 
 def applier_pid(machine: Machine) -> int:
