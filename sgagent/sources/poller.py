@@ -101,7 +101,7 @@ class Poller:
             return self._lock.wait_for(lambda: self._done >= number or self._round is None, seconds)
 
     def take_refresh(self) -> bool:
-        """Return whether a refresh is ordered; the request that is to be sent is for it."""
+        """Return whether a refresh is ordered; the next request is for it."""
         self._taken = self._ordered
         return self._taken > self._done
 
