@@ -18,7 +18,8 @@ from tests.contract import tables
 @pytest.mark.parametrize("ruleset", tables.ALL)
 def test_a_rendered_table_is_accepted(ruleset: Ruleset) -> None:
     """The kernel takes the text encoder's output."""
-    assert check_text(render(ruleset, persist=text_features().persist)) == Accepted()
+    known = text_features()
+    assert check_text(render(ruleset, persist=known.persist, destroys=known.destroy)) == Accepted()
 
 
 def test_a_wrong_table_is_refused_with_a_reason() -> None:
