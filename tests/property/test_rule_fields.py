@@ -51,6 +51,7 @@ PATCH = {
         ("Conditions(active=model.active,", "Conditions(begins=model.begins, active=model.active,"),
     ),
     "sgagent/documents/writer.py": (
+        ("EVERYTHING, end_text\n", "EVERYTHING, end_text, instant_text\n"),
         (
             '        "active": None',
             """        "begins": conditions.begins and instant_text(conditions.begins),
