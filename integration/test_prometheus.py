@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ def test_no_counter_goes_back(agent: Service, prometheus: Prometheus, wire: Lab)
         agent.define(policy)
         agent.start()
         prometheus.wait_for(WEB_HITS, hits)
-    resets = _of_each_counter(prometheus, f"resets({{}}[{_since(began)}])")
+    resets = _of_each_counter(prometheus, f"resets({{}}{_since(began)})")
     assert len(resets) >= len(KERNEL_COUNTERS)
     assert set(resets) == {0}
 
@@ -111,7 +112,7 @@ def test_nothing_is_counted_while_nothing_comes(agent: Service, prometheus: Prom
     agent.start()
     prometheus.wait_for("up", 1)
     prometheus.wait_for_scrapes(3)
-    increases = _of_each_counter(prometheus, f"increase({{}}[{_since(settled)}])")
+    increases = _of_each_counter(prometheus, f"increase({{}}{_since(settled)})")
     assert len(increases) >= len(KERNEL_COUNTERS)
     assert set(increases) == {0}
 
@@ -125,7 +126,7 @@ def test_a_reset_would_be_seen(agent: Service, prometheus: Prometheus, wire: Lab
     shutil.rmtree(agent.state)
     agent.start()
     prometheus.wait_for(WEB_HITS, 0)
-    assert prometheus.value(f"resets({WEB_HITS}[{_since(began)}])") == 1
+    assert prometheus.value(f"resets({WEB_HITS}{_since(began)})") == 1
 
 
 def _hit(lab: Lab) -> int:
@@ -141,5 +142,6 @@ def _of_each_counter(prometheus: Prometheus, expression: str) -> list[float]:
 
 
 def _since(moment: float) -> str:
-    """Return the window of time from a moment on, as Prometheus writes it."""
-    return f"{int(1000 * (time.time() - moment))}ms"
+    """Return the selector of the time from a moment to now, the same however late it is evaluated."""
+    now = time.time()
+    return f"[{math.ceil(1000 * (now - moment))}ms] @ {now:.3f}"
