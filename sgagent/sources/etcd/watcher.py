@@ -106,7 +106,8 @@ class StoreWatcher:
         """
         has_checked = self._check_heartbeat()
         try:
-            has_changed = self._receive_changes(0.0 if has_checked else self._seconds_to_wait())
+            is_over = has_checked and self.is_current
+            has_changed = self._receive_changes(0.0 if is_over else self._seconds_to_wait())
         except (CompactedError, StoreTooLargeError):  # the watch can't continue
             return self._resync()
         is_due = self._unsettled_since is not None or self._publishing_since is not None
@@ -208,7 +209,7 @@ class StoreWatcher:
         return has_changed
 
     def _check_heartbeat(self) -> bool:
-        """Read the marker at each heartbeat; return whether it was read, and the watch has reported it.
+        """Read the marker at each heartbeat; return whether it was read.
 
         Raises:
             ConnectionLostError: the watch lags behind it for too long.
@@ -225,7 +226,7 @@ class StoreWatcher:
         newest = max((item.mod_revision for item in page.items), default=0)
         is_behind = newest > self._known.marker_revision
         self._behind_since = (self._behind_since or now) if is_behind else None
-        return not is_behind
+        return True
 
     def _read_marker(self) -> Range:
         """Read the marker's key."""
