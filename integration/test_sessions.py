@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import pytest
 
 from integration.enforcer import Enforcer, enforcer, one_group, policy_of
-from integration.lab import IP_TRANSPARENT, Lab, lab
+from integration.lab import Lab, lab
 from integration.traffic import Traffic, is_open, traffic
 from sgagent.core.model import Mode
 from sgagent.nft.marks import MarkLayout, Sessions
@@ -237,9 +237,9 @@ def test_a_ping_that_goes_on_is_judged_again(agent: Enforcer) -> None:
     """ICMP has sessions too: a ping that was allowed is cut when it is not any more (§6.2)."""
     lab = agent.lab
     allowed = one_group(f"ingress accept 1 icmp -1/-1 from {STAYS}")
+    lab.peer.ip(f"address add {STAYS}/32 dev lo")  # a raw socket is transparent on newer kernels only
     agent.enforce(policy_of(allowed, eth0="sg-1"))
     with lab.peer.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as ping:
-        ping.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
         ping.bind((STAYS, 0))
         ping.settimeout(0.4)
         assert is_echoed(ping)
