@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +118,7 @@ def read_log(log: FlowFile, traffic: Traffic) -> None:
 
 
 def _read(file: IO[bytes] | gzip.GzipFile, log: FlowFile, traffic: Traffic) -> None:
-    lines = iter(partial(file.readline, LONGEST_LINE + 1), b"")
+    lines = _lines(file)
     first = next(lines, b"")
     if not first:
         traffic.left_out[EMPTY] += 1
@@ -132,3 +132,13 @@ def _read(file: IO[bytes] | gzip.GzipFile, log: FlowFile, traffic: Traffic) -> N
     reader = FlowLineReader(traffic, log.name, log.host)
     reader.read([first])
     reader.read(lines, 2)
+
+
+def _lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    """Yield lines; of one that is longer than LONGEST_LINE, the beginning, with an end."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            line = line[:LONGEST_LINE] + b"\n"
+        yield line

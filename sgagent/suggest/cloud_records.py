@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from sgagent.core.model import LAST_PORT, PORTED_NUMBERS, TCP, Direction, Family
 from sgagent.suggest.conversations import CUT_OFF, Conversation, FieldFault, Tally, Traffic
-from sgagent.suggest.flow_lines import LONGEST_LINE, MOST_BYTES, parse_address, parse_protocol
+from sgagent.suggest.flow_lines import MOST_BYTES, check_length, parse_address, parse_protocol
 
 AWS_DEFAULT = (
     *("version", "account-id", "interface-id", "srcaddr", "dstaddr", "srcport", "dstport"),
@@ -46,6 +46,9 @@ _DIRECTIONS = {
 NO_RECORDS = "records that say that there was no traffic (NODATA)"
 SKIPPED = "records that say that the cloud lost others (SKIPDATA)"
 _SYN, _SYN_ACK = 2, 18
+_END_OF_TIME = 253_402_300_800
+"""The first second of the year 10000, which no calendar here has."""
+
 _SPLIT = re.compile(r"[,\t ]+")
 _PAIR = re.compile(r"([A-Za-z_-]+)[:=](\S*)")
 
@@ -80,7 +83,7 @@ class CloudRecordReader:
         """Count all records; :meth:`settle` hands them on.
 
         Args:
-            lines: with their ends.
+            lines: as for :class:`FlowLineReader`.
             number: of the first.
         """
         for line in lines:
@@ -129,8 +132,7 @@ class CloudRecordReader:
 
     def _fields(self, line: bytes) -> Mapping[str, str] | None:
         """Return the fields of a record by the names of AWS; None for a head or an empty line."""
-        if len(line) > LONGEST_LINE:
-            raise FieldFault("line", f"{len(line)} bytes", f"at most {LONGEST_LINE} bytes")
+        check_length(line)
         text = line.decode("utf-8", "replace").strip()
         if text.startswith("{"):
             return _by_name(_pairs_of_json(text))
@@ -193,11 +195,11 @@ class CloudRecordReader:
             client=client[1],
             is_refused=action == "REJECT",
         )
+        second, last = (_number(fields, name, _END_OF_TIME) for name in ("start", "end"))
+        packets, size = (_number(fields, name, MOST_BYTES) for name in ("packets", "bytes"))
         turned = opened._replace(server=opened.client, client=opened.server)
         is_answer = not has_ports and turned in self._opened
         tally = self._opened.setdefault(turned if is_answer else opened, Tally())
-        second, last = (_number(fields, name, 1 << 40) for name in ("start", "end"))
-        packets, size = (_number(fields, name, MOST_BYTES) for name in ("packets", "bytes"))
         tally.count(second, ports[is_from_server] if has_ports else None, size, packets)
         tally.sessions -= is_answer
         tally.last = max(tally.last, last)

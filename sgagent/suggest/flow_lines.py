@@ -60,7 +60,7 @@ class FlowLineReader:
         """Count all lines.
 
         Args:
-            lines: with their ends; a longer one comes in pieces.
+            lines: with their ends; of a longer one than LONGEST_LINE, the beginning, with an end.
             number: of the first.
 
         Raises:
@@ -151,8 +151,7 @@ class _Flow(NamedTuple):
 
 
 def _decoded(line: bytes) -> Mapping[str, object]:
-    if len(line) > LONGEST_LINE:
-        raise FieldFault("line", f"{len(line)} bytes", f"at most {LONGEST_LINE} bytes")
+    check_length(line)
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -243,6 +242,12 @@ def _second(fields: Mapping[str, object]) -> int:
         raise FieldFault("time", text, "an instant like 2026-01-31T10:15:02.214511Z") from None
 
 
+def check_length(line: bytes) -> None:
+    """Raise FieldFault if a line is too long."""
+    if len(line) > LONGEST_LINE:
+        raise FieldFault("line", line[:80].decode("utf-8", "replace"), f"at most {LONGEST_LINE} bytes")
+
+
 def parse_protocol(name: str, found: object) -> int:
     """Return the number of a protocol, of which records have the name or the number.
 
@@ -270,7 +275,7 @@ def parse_address(name: str, found: object, family: Family | None = None) -> int
     try:
         address, bits = _number_of(found if isinstance(found, str) else "")
     except ValueError:
-        raise FieldFault(name, found, "an address") from None
+        raise FieldFault(name, found, "an IPv4 or IPv6 address, not an IPv4-mapped one") from None
     if family is not None and bits != family.bits:
         raise FieldFault(name, found, f"an address of {family.value}")
     return address
@@ -280,4 +285,6 @@ def parse_address(name: str, found: object, family: Family | None = None) -> int
 def _number_of(text: str) -> tuple[int, int]:
     """Return an address as a number, and its bits; most come again and again."""
     address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        raise ValueError(text)
     return int(address), address.max_prefixlen

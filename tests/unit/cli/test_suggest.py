@@ -94,6 +94,20 @@ def test_a_refused_scan_is_one_question(run: Run, tmp_path: Path) -> None:
     assert "tcp 1 2 3 4 5 … from 203.0.113.9 at eni-web: 39 sessions" in errors
 
 
+@pytest.mark.parametrize("size", (16_384, 16_385, 60_000))
+def test_a_long_line_is_one_line(run: Run, tmp_path: Path, size: int) -> None:
+    """It is named once, and the lines behind it have their numbers."""
+    log = tmp_path / "web.log"
+    good = as_log([incoming(HOST, CLIENT, 443)])
+    log.write_bytes(good + b"x" * (size - 1) + b"\n" + b"{\n" + good)
+    code, _, errors = run("--flows", log)
+    assert code == 2
+    assert f"{log}:4: line" in errors
+    assert ("at most 16384 bytes" in errors) is (size > 16_384)
+    assert f"{log}:5: line" in errors
+    assert errors.count("error:") == 2
+
+
 def test_an_address_is_of_one_interface(run: Run, tmp_path: Path) -> None:
     """A log that began before the link had a network interface speaks of the same one."""
     later = replace(incoming("10.0.0.12", CLIENT, 22), interface_id="eni-later")

@@ -270,8 +270,11 @@ def test_a_ping_is_one_conversation() -> None:
         (b" OK", b" FINE", "log-status"),
         (b" 443 ", b" 70000 ", "dstport"),
         (b" 840 ", b" 99999999999999999999999 ", "bytes"),
+        (b" 1769853600 ", b" noon ", "start"),
+        (b" 1769853660 ", b" 253402300800 ", "end"),
         (b"198.51.100.7", b"198.51.100", "srcaddr"),
         (b"10.0.0.11", b"2001:db8::1", "dstaddr"),
+        (b"198.51.100.7", b"::ffff:198.51.100.7", "srcaddr"),
         (b" 6 ", b" 256 ", "protocol"),
         (b" OK", b"", "line"),
         (b"eni-0a", b"-", "interface-id"),
@@ -284,6 +287,18 @@ def test_a_wrong_record_is_named(old: bytes, new: bytes, field: str) -> None:
         ("vpc.log", 2, field)
     ]
     assert len(traffic.passed) == 1
+
+
+def test_a_wrong_record_leaves_nothing() -> None:
+    """Its ends are no conversation, as they would be one without a first second."""
+    assert read_records(AWS.replace(b" 1769853600 ", b" noon ")).passed == {}
+
+
+@pytest.mark.parametrize("depth", (900, 4_000))
+def test_deep_json_in_a_record_is_named(depth: int) -> None:
+    """However deep the text of a value would be."""
+    text = b'{"srcaddr": ' + b"[" * depth + b"]" * depth + b"}\n"
+    assert [one.origin.line for one in read_records(AWS + text).problems] == [2]
 
 
 def test_only_the_first_wrong_records_are_kept() -> None:
