@@ -78,12 +78,14 @@ class Presence:
         """Return how this host is doing.
 
         A publication is reached when what it holds for this host is in force; one that changes nothing here
-        is reached as soon as it is known.
+        is reached as soon as it is known. One that gave way to other documents by hand is not.
         """
         status, publication = self.status(), self.publication()
         is_refused = status.step.is_refused or status.step.kernel_error is not None
-        if publication is not None and publication.version == status.snapshot_version and not is_refused:
+        if not is_refused and publication is not None and publication.version == status.snapshot_version:
             self._reached = publication
+        elif not is_refused and self._reached.version != status.snapshot_version:
+            self._reached = _NOTHING
         kernel_error = status.step.kernel_error
         errors = (*status.first_errors, *filter(None, (kernel_error,)))
         return Report(

@@ -71,6 +71,16 @@ def test_a_publication_that_changes_nothing_here_is_reached_at_once() -> None:
     assert host.report().revision == 20
 
 
+def test_a_publication_that_gave_way_by_hand_is_not_reached() -> None:
+    """A host that an administrator set to other documents, or back, does not enforce it."""
+    host = Host()
+    assert host.report().revision == 10
+    host.status = replace(STATUS, snapshot_version="by-hand")
+    assert (host.report().revision, host.report().serial) == (0, 0)
+    host.status = STATUS
+    assert host.report().revision == 10
+
+
 def test_what_the_kernel_refused_is_not_reached() -> None:
     """It is told with the reason."""
     host = Host()
