@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -312,6 +313,34 @@ def test_a_daemon_that_hangs_is_started_anew(machine: Machine, wire: Lab) -> Non
     assert "Watchdog timeout" in machine.journal(DAEMON)
     assert machine.main_pid(DAEMON) != hanging
     assert lets_in(wire) == ONLY_WEB
+
+
+def seconds_of_steps(machine: Machine) -> list[float]:
+    """Return how long the kernel took for each version."""
+    return [float(found) for found in re.findall(r"apply_seconds\W+([\d.]+)", machine.journal(DAEMON))]
+
+
+@pytest.mark.long
+def test_a_long_step_is_no_hang(machine: Machine, wire: Lab) -> None:
+    """A policy whose step takes longer than ``WatchdogSec=`` is enforced, and nobody is started anew."""
+    patient = machine.path(f"/etc/systemd/system/{DAEMON}.d/patient.conf")
+    patient.write_text(IMPATIENT.replace("3s", "10s"))  # the definitions are parsed before they are announced
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", DAEMON)
+    before = restarts(machine)
+    many = [
+        f"ingress accept 1 tcp {port} from 10.1.{port >> 8}.{port & 255}" for port in range(1_000, 41_000)
+    ]
+    machine.write(DOCUMENT, definitions(WEB, *many, SSH))
+    wait_for(lambda: seconds_of_steps(machine)[-1] > 10.0, "a step longer than the watchdog's time", 60.0)
+    assert restarts(machine) == before
+    assert lets_in(wire) == WEB_AND_SSH
+    machine.write(DOCUMENT, definitions(WEB))
+    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the rules to be taken out", 60.0)
+    machine.run("sgagent", "reload")
+    patient.unlink()
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", DAEMON)
 
 
 @pytest.mark.long

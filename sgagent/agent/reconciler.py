@@ -26,6 +26,7 @@ from sgagent.core.binding import HostFacts
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import KernelRefusedError, NotPermittedError, Problem, SgagentError
 from sgagent.core.lockout import NamedCut
+from sgagent.core.model import Snapshot
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
 from sgagent.nft.ruleset import Ruleset
@@ -58,6 +59,9 @@ class Reconciler:
     process deleted before."""
 
     preview_cuts: PreviewCuts
+    before_enforcing: Callable[[Snapshot], None] = lambda _: None
+    """Called with the definitions that a step is about to enforce, whose size says how long it may take."""
+
     before_change: Callable[[], None] = lambda: None
     """Called when the table is about to change."""
 
@@ -124,7 +128,9 @@ class Reconciler:
         self._is_interim_left = False
         inputs = self._inputs(self.state.definitions)
         target = self._choose(inputs)
-        if target.delivery is None:
+        if target.delivery is not None:
+            self.before_enforcing(target.delivery.snapshot)
+        else:
             # What was kept may have turned out to be damaged, so the name servers may be let through now.
             endpoints = self._source_endpoints(target.definitions)
             inputs = replace(inputs, has_enforced=self.directory.has_enforced(), source_endpoints=endpoints)

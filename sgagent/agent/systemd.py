@@ -55,6 +55,8 @@ class ServiceManager:
         if address.startswith("@"):  # as an abstract name is written
             address = "\0" + address[1:]
         self._address = address if address.startswith(("/", "\0")) else None
+        self._watchdog_seconds = int(found.get("WATCHDOG_USEC") or 0) / 1e6
+        self._extra_seconds = 0.0
         self._status: str | None = None
 
     def ready(self) -> None:
@@ -72,6 +74,20 @@ class ServiceManager:
     def alive(self) -> None:
         """Feed the watchdog; if the socket is full, skip this time."""
         self._send("WATCHDOG=1", wait_seconds=0)
+
+    def extend(self, seconds: float) -> None:
+        """Let the watchdog, and a start, stop or reload, wait so much longer, unless they already do.
+
+        Args:
+            seconds: beyond what the unit says; from now on, until the service ends.
+        """
+        if seconds <= self._extra_seconds:
+            return
+        extended = [f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}"]
+        if self._watchdog_seconds:
+            extended.append(f"WATCHDOG_USEC={(self._watchdog_seconds + seconds) * 1e6:.0f}")
+        if self._send(*extended):
+            self._extra_seconds = seconds
 
     def status(self, text: str) -> None:
         """Send a status line for people, if it differs from the last one."""

@@ -19,7 +19,7 @@ from sgagent.agent.control.answers import Answering, Dispatcher, answering
 from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.control.server import control_served
 from sgagent.agent.counters import CounterPoller
-from sgagent.agent.daemon import Daemon
+from sgagent.agent.daemon import Daemon, longest_step_seconds
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.entry_sweep import EntrySweep
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
@@ -164,6 +164,7 @@ def _assemble(
     state = StateDirectory(settings.state.directory)
     poller = CounterPoller(dataplane, CounterFile(settings.state.directory, read_boot_id()), clock)
     is_verifying = settings.verify.after_apply
+    service_manager = ServiceManager()
     published = PublishedStatus(clock, inbox.wait_for_reading, flow_log, log_queue, is_verifying)
     reconciler = Reconciler(
         settings=settings,
@@ -172,6 +173,7 @@ def _assemble(
         dataplane=dataplane,
         directory=state,
         clock=clock,
+        before_enforcing=lambda snapshot: service_manager.extend(longest_step_seconds(snapshot)),
         before_change=published.withdraw_proof,
         before_counters_go=poller.read,
         counters_gone=poller.forget,
@@ -244,7 +246,7 @@ def _assemble(
         commands=commands,
         poller=poller,
         inbox=inbox,
-        service_manager=ServiceManager(),
+        service_manager=service_manager,
         event_log=log,
         published=published,
         after_first=end_sessions,

@@ -53,6 +53,22 @@ def test_a_reload_says_when_it_began(manager: socket.socket, address: str) -> No
     assert before - 0.001 <= int(microseconds) / 1_000_000 <= time.monotonic()
 
 
+def test_a_long_step_is_announced_once(manager: socket.socket, address: str) -> None:
+    """The watchdog, and a start or stop, wait so much longer from then on; less is nothing new."""
+    service = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "60000000"})
+    service.extend(5.0)
+    service.extend(4.0)
+    service.extend(10.0)
+    assert told(manager) == ["EXTEND_TIMEOUT_USEC=5000000", "WATCHDOG_USEC=65000000"]
+    assert told(manager) == ["EXTEND_TIMEOUT_USEC=10000000", "WATCHDOG_USEC=70000000"]
+
+
+def test_a_service_without_a_watchdog_gets_none(manager: socket.socket, address: str) -> None:
+    """``WatchdogSec=0`` of the administrator stays."""
+    ServiceManager({"NOTIFY_SOCKET": address}).extend(5.0)
+    assert told(manager) == ["EXTEND_TIMEOUT_USEC=5000000"]
+
+
 def test_a_status_is_one_line(manager: socket.socket, address: str) -> None:
     """A line break in a status can't smuggle in another assignment."""
     ServiceManager({"NOTIFY_SOCKET": address}).status("12 rules\nWATCHDOG=trigger \udc80")
