@@ -9,12 +9,12 @@ from functools import partial
 from sgagent.analysis.compare import Effect, FlowChange
 from sgagent.analysis.lint.edits import Fix, RuleEdit, changed_flows, edit_judge, exceeding, merged
 from sgagent.analysis.lint.rule_reach import RuleKey, RuleReach, key_of
-from sgagent.analysis.lint.rule_relations import contradict, is_part, may_meet
-from sgagent.analysis.lint.subject import LintSubject
+from sgagent.analysis.lint.rule_relations import as_if_of_everyone, contradict, is_part, may_meet
+from sgagent.analysis.lint.subject import Attachment, LintSubject
 from sgagent.core.addresses import Ranges, without
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import AuthorizationObjects, Direction, PortSet
-from sgagent.core.policy import ResolvedInterface, ResolvedRule
+from sgagent.core.policy import ResolvedInterface, ResolvedRule, precedence
 
 LAST_PRIORITY = 100
 """The greatest that the cloud takes (§4.6)."""
@@ -85,10 +85,26 @@ def unties(subject: LintSubject, drop: RuleKey, accept: RuleKey, priority: int, 
     steps = [(key, priority + step) for n in (1, 2, 3) for key, step in ((accept, n), (drop, -n))]
     apart = [(_edit(key, priority=number),) for key, number in steps if key not in known]
     for edits in (mine, *apart):
-        fix = _first(subject, (edits,), lambda _: False, changes=False) if edits else None
+        is_tried = edits and not any(_passes_a_name(one, edits) for one in subject.attachments)
+        fix = _first(subject, (edits,), lambda _: False, changes=False) if is_tried else None
         if fix is not None and not _changes_beside(subject, edits, others):
             return fix
     return None
+
+
+def _passes_a_name(attachment: Attachment, edits: Edits) -> bool:
+    """Return whether a rule and one that names a name change places; the DNS may have both match a packet."""
+    priorities = {edit.key: edit.priority for edit in edits}
+
+    def place(rule: ResolvedRule) -> tuple[object, ...]:
+        return precedence(replace(rule, priority=priorities.get(key_of(rule)) or rule.priority))
+
+    moved = [rule for rule in attachment.rules if key_of(rule) in priorities]
+    return any(
+        (place(rule) < place(named)) is not (precedence(rule) < precedence(named)) and may_meet(rule, named)
+        for named in as_if_of_everyone(attachment.rules)
+        for rule in (attachment.rules if key_of(named) in priorities else moved)
+    )
 
 
 def _changes_beside(subject: LintSubject, edits: Edits, others: Edits) -> bool:
@@ -98,12 +114,13 @@ def _changes_beside(subject: LintSubject, edits: Edits, others: Edits) -> bool:
     removed = {edit.key for edit in base if not edit.fields}
     if removed.isdisjoint(edit.key for edit in edits):
         # What is beside changes no verdict, so that what all change is what these change after it.
-        attachments = [
-            (one.interfaces, edit_judge(one.judge, base, subject.members)) for one in subject.attachments
+        judges = [
+            (interfaces, edit_judge(judge, base, subject.members))
+            for interfaces, judge in (*_judges(subject), *_later_judges(subject))
         ]
-        flows = changed_flows(attachments, edits, subject.members)
+        flows = changed_flows(judges, edits, subject.members)
     else:
-        flows = _flows(subject, together)
+        flows = (*_flows(subject, together), *_later_flows(subject, together))
     return bool(flows) or any(_exceeding_flows(subject, together))
 
 
@@ -197,17 +214,23 @@ def _priority(subject: LintSubject, key: RuleKey) -> int:
 
 
 def _flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
-    judges = [(attachment.interfaces, attachment.judge) for attachment in subject.attachments]
-    return changed_flows(judges, edits, subject.members)
+    return changed_flows(_judges(subject), edits, subject.members)
 
 
 def _later_flows(subject: LintSubject, edits: Edits) -> tuple[FlowChange, ...]:
-    judges = [
+    return changed_flows(_later_judges(subject), edits, subject.members)
+
+
+def _judges(subject: LintSubject) -> list[tuple[tuple[str, ...], ResolvedInterface]]:
+    return [(attachment.interfaces, attachment.judge) for attachment in subject.attachments]
+
+
+def _later_judges(subject: LintSubject) -> list[tuple[tuple[str, ...], ResolvedInterface]]:
+    return [
         (attachment.interfaces, judge)
         for attachment in subject.attachments
         for judge in attachment.later or ()
     ]
-    return changed_flows(judges, edits, subject.members)
 
 
 def _exceeding_flows(subject: LintSubject, edits: Edits) -> Iterator[FlowChange]:

@@ -73,3 +73,34 @@ def test_a_drop_before_a_name_stays(priority: int, port: str, *, stays: bool) ->
     )
     gone = {RuleEdit(security_group_id="sg-a", rule_id="drop")}
     assert harmless_edits(drop, name) == (set() if stays else gone)
+
+
+def test_a_tie_is_not_set_apart_past_a_name() -> None:
+    """A drop that gets before an accept of a name shuts the addresses that the DNS may give it later."""
+    rules = [
+        rule("accept", ACCEPT, TCP, "80-81", "10.0.0.0/24", priority=10),
+        rule("drop", DROP, TCP, "80", "10.0.0.64/26", priority=10),
+        rule("behind", DROP, TCP, "81", "10.0.0.0/24", priority=11),
+        rule("name", ACCEPT, TCP, "80", "0.0.0.0/0", priority=9),
+    ]
+    apart = {RuleEdit(security_group_id="sg-a", rule_id="drop", priority=9)}
+    assert harmless_edits(*rules[:-1]) == apart
+    rules[-1] = replace(rules[-1], authorization_objects=(NameReference("www.example.org"),))
+    assert harmless_edits(*rules) == set()
+
+
+def test_what_sets_a_tie_apart_changes_nothing_later_beside_other_edits() -> None:
+    """The accept may get behind a drop of other hours only while a rule stays that lint takes out."""
+    hours = Hours(begins=60, ends=120, zone=ZoneInfo("UTC"))
+    rules = [
+        rule("needless", ACCEPT, TCP, "81", "10.0.0.0/24", priority=1),
+        rule("accept", ACCEPT, TCP, "80-81", "10.0.0.0/24", priority=10),
+        rule("drop", DROP, TCP, "80", "10.0.0.64/26", priority=10),
+        replace(
+            rule("behind", DROP, TCP, "81", "10.0.0.0/16", priority=11), conditions=Conditions(active=hours)
+        ),
+        rule("wide", ACCEPT, TCP, "81", "10.0.0.0/16", priority=12),
+    ]
+    gone = RuleEdit(security_group_id="sg-a", rule_id="needless")
+    apart = RuleEdit(security_group_id="sg-a", rule_id="drop", priority=9)
+    assert harmless_edits(*rules) == {gone, apart}
