@@ -190,14 +190,14 @@ def cidr_for_group(subject: LintSubject) -> Iterator[Finding]:
         family: joined(ranges for by_family in members.values() for ranges in by_family[family])
         for family in Family
     }
+    named = {(family, members[one][family]): one for one in sorted(members, reverse=True) for family in Family}
     for key, (group, rule) in subject.rules.items():
         found: dict[str, list[CidrBlock]] = {}
         for block in rule.authorization_objects if rule.policy is Policy.ACCEPT else ():
             if not isinstance(block, CidrBlock) or block.is_everything:
                 continue
             inside = common(((block.first, block.last),), known[block.family])
-            holding = (one for one in sorted(members) if members[one][block.family] == inside)
-            name = next(holding, None) if inside else None
+            name = named.get((block.family, inside)) if inside else None
             if name is not None and name != group.security_group_id:
                 found.setdefault(name, []).append(block)
         for name, blocks in found.items():
