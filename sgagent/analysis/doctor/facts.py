@@ -215,10 +215,6 @@ class HostEvidence:
         """Return the names of bound links."""
         return frozenset(link.name for link in self.policy.bound)
 
-    def index_of(self, name: str) -> int:
-        """Return the index of a link; 0, which no link has, if it is not there."""
-        return next((link.index for link in self.host.links if link.name == name), 0)
-
     @property
     def other_tables(self) -> tuple[KernelTable, ...]:
         """Return the tables of others, dormant ones apart, in the kernel's order."""

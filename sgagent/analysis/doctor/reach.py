@@ -86,6 +86,12 @@ class ReachedRules:
     """The rules of other tables, walked once."""
 
     evidence: HostEvidence
+    _indexes: dict[str, int] = field(init=False)
+    """Of links, by name."""
+
+    def __post_init__(self) -> None:
+        """Number the links once: many rules ask."""
+        self._indexes = {link.name: link.index for link in self.evidence.host.links}
 
     def base_chains(self) -> Iterator[BaseChain]:
         """Yield the base chains that packets of bound links pass."""
@@ -176,7 +182,7 @@ class ReachedRules:
     ) -> tuple[str, ...]:
         tests = [test for test in conditions.links if test.is_input is is_input]
         return tuple(
-            name for name in names if all(test.admits(name, self.evidence.index_of(name)) for test in tests)
+            name for name in names if all(test.admits(name, self._indexes.get(name, 0)) for test in tests)
         )
 
 
@@ -190,6 +196,7 @@ class _Programs:
     _effects: dict[int, RuleEffect] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Number the links once: many rules ask."""
         """Find the chains."""
         self._reader = ProgramReader(self.table)
         self._chains = {chain.name: chain for chain in self.table.chains}

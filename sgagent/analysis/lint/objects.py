@@ -190,7 +190,9 @@ def cidr_for_group(subject: LintSubject) -> Iterator[Finding]:
         family: joined(ranges for by_family in members.values() for ranges in by_family[family])
         for family in Family
     }
-    named = {(family, members[one][family]): one for one in sorted(members, reverse=True) for family in Family}
+    named = {
+        (family, members[one][family]): one for one in sorted(members, reverse=True) for family in Family
+    }
     for key, (group, rule) in subject.rules.items():
         found: dict[str, list[CidrBlock]] = {}
         for block in rule.authorization_objects if rule.policy is Policy.ACCEPT else ():
