@@ -16,6 +16,7 @@ from integration.namespaces import Namespace, network_namespace
 from sgagent.agent.daemon import clean_up
 from sgagent.core.binding import HostFacts, Link
 from sgagent.core.model import CidrBlock
+from sgagent.host.foreign_namespaces import read_foreign_links
 from sgagent.host.links import NetlinkHost
 from tests.contract.host import HostContract, Machine
 from tests.patience import PATIENCE
@@ -233,3 +234,10 @@ def test_a_watch_ends_at_once(namespace: Namespace) -> None:
 def _carries(name: str, address: str, host: NetlinkHost | None = None) -> bool:
     link = find(name, host)
     return link is not None and CidrBlock.parse(address) in link.addresses
+
+
+def test_namespaces_that_are_not_looked_at_are_told(namespace: Namespace) -> None:
+    """Of many only some are, and then it is not known that no link of another one is above one here."""
+    assert namespace
+    assert read_foreign_links({}) == ((), None)
+    assert read_foreign_links({}, most=0) == ((), "only 0 namespaces are looked at")

@@ -133,9 +133,9 @@ class Examination:
         names = {link.name for link in policy.bound}
         links = {link.name: link for link in facts.links}
         wanted = names | lower_devices(links, names.__contains__).keys()
-        found, is_whole = read_foreign_links({links[name].index: name for name in wanted & links.keys()})
-        if not is_whole:
-            self._miss(Blindness.NAMESPACES, "links of containers: only root may enter their namespaces")
+        found, unseen = read_foreign_links({links[name].index: name for name in wanted & links.keys()})
+        if unseen is not None:
+            self._miss(Blindness.NAMESPACES, f"links of containers: {unseen}")
         return found
 
     def _kernel(self, tables: Iterable[KernelTable]) -> KernelFact:

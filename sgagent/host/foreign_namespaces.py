@@ -42,13 +42,16 @@ _NAMESPACE_NUMBER, _NAMESPACE_DESCRIPTOR = 1, 3
 _UNKNOWN = -1
 
 
-def read_foreign_links(lower: Mapping[int, str]) -> tuple[tuple[ForeignLink, ...], bool]:
-    """Return the links of other namespaces above links of the calling thread's, and whether all were seen.
+def read_foreign_links(
+    lower: Mapping[int, str], most: int = _MOST_NAMESPACES
+) -> tuple[tuple[ForeignLink, ...], str | None]:
+    """Return the links of other namespaces above links of the calling thread's, and why not all were seen.
 
     Args:
         lower: the names of links of this namespace, by index.
+        most: other namespaces that are looked at.
     """
-    found, is_whole = list[ForeignLink](), True
+    found, unseen = list[ForeignLink](), None
     with Path("/proc/thread-self/ns/net").open("rb") as home:
         own = os.fstat(home.fileno()).st_ino
         seen = {own}
@@ -56,16 +59,19 @@ def read_foreign_links(lower: Mapping[int, str]) -> tuple[tuple[ForeignLink, ...
             try:
                 with path.open("rb") as namespace:
                     inode = os.fstat(namespace.fileno()).st_ino
-                    if inode in seen or len(seen) > _MOST_NAMESPACES:
+                    if inode in seen:
                         continue
+                    if len(seen) > most:
+                        unseen = f"only {most:,} namespaces are looked at"
+                        break
                     seen.add(inode)
                     enter = partial(_links_in, namespace.fileno(), home.fileno(), owner, lower)
                     found += _in_thread(enter)
             except PermissionError:
-                is_whole = False
+                unseen = "only root may enter their namespaces"
             except OSError:
                 continue  # it has just gone
-    return tuple(sorted(found, key=lambda one: (one.lower, one.owner, one.name))), is_whole
+    return tuple(sorted(found, key=lambda one: (one.lower, one.owner, one.name))), unseen
 
 
 def _namespaces() -> Iterator[tuple[Path, str]]:

@@ -130,7 +130,10 @@ def _count_programs(call: int, index: int, attachment: int) -> int:
 _MAIN_TABLE = 254
 _UNICAST = 1
 _PROTOCOL_KERNEL = 2
-_DESTINATION, _OUTPUT, _GATEWAY, _METRIC, _MULTIPATH, _TABLE = 1, 4, 5, 6, 9, 15
+_DESTINATION, _OUTPUT, _METRIC, _MULTIPATH, _TABLE = 1, 4, 6, 9, 15
+_GATEWAYS = {5, 18}
+"""Of the route's family, and of another one."""
+
 _RULE_PROTOCOL, _RULE_MARK, _RULE_PRIORITY, _RULE_INPUT, _RULE_OUTPUT, _RULE_VRF = 21, 10, 6, 3, 17, 19
 _NEXT_HOP = struct.Struct("=HBBi")
 _FAMILY_NUMBERS = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
@@ -224,24 +227,24 @@ def _routes(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) ->
         about = attributes(message.payload[_ROUTE.size :])
         if kind not in {_UNICAST, *_REFUSING} or _number(about.get(_TABLE), table) != _MAIN_TABLE:
             continue
-        indexes = sorted({*_next_hops(about), _number(about.get(_OUTPUT), 0)} & names.keys())
+        ways = {_number(about.get(_OUTPUT), 0): about, **dict(_next_hops(about))}
         yield _Route(
             family=family,
             kind=kind,
             destination=bytes(about.get(_DESTINATION, b"")),
             length=length,
-            links=tuple(link_name(os.fsencode(names[index])) for index in indexes),
+            links=tuple(link_name(os.fsencode(names[index])) for index in sorted(ways.keys() & names.keys())),
             metric=_number(about.get(_METRIC), 0),
-            has_gateway=_GATEWAY in about,
+            has_gateway=any(_GATEWAYS & one.keys() for one in ways.values()),
         )
 
 
-def _next_hops(about: Mapping[int, memoryview]) -> Iterator[int]:
-    """Yield the indexes of the links of a route with several ways."""
+def _next_hops(about: _Attributes) -> Iterator[tuple[int, _Attributes]]:
+    """Yield the ways of a route with several: the index of the link, and attributes."""
     value, place = about.get(_MULTIPATH, memoryview(b"")), 0
     while place + _NEXT_HOP.size <= len(value):
         length, _, _, index = _NEXT_HOP.unpack_from(value, place)
-        yield index
+        yield index, attributes(value[place + _NEXT_HOP.size : place + length])
         if length < _NEXT_HOP.size:
             return
         place += length + 3 & ~3
@@ -257,7 +260,8 @@ def _rules(netlink: NetlinkSocket, family: Family) -> Iterator[_Rule]:
             yield message.payload[_ACTION_AT], about
 
 
-_Rule = tuple[int, Mapping[int, memoryview]]
+_Attributes = Mapping[int, memoryview]
+_Rule = tuple[int, _Attributes]
 _ACTION_AT = 7
 
 

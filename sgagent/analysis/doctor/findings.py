@@ -85,7 +85,7 @@ class Blindness(enum.Enum):
     """Programs in the roots of other processes."""
 
     NAMESPACES = "namespaces"
-    """Links of other network namespaces, which only root may enter."""
+    """Links of other network namespaces, which only root may enter, and not any number of them."""
 
     LINKS = "links"
     """Programs and queueing disciplines of links, and routes."""
