@@ -236,8 +236,8 @@ def _carries(name: str, address: str, host: NetlinkHost | None = None) -> bool:
     return link is not None and CidrBlock.parse(address) in link.addresses
 
 
-def test_namespaces_that_are_not_looked_at_are_told(namespace: Namespace) -> None:
+@pytest.mark.usefixtures("namespace")
+def test_namespaces_that_are_not_looked_at_are_told() -> None:
     """Of many only some are, and then it is not known that no link of another one is above one here."""
-    assert namespace
     assert read_foreign_links({}) == ((), None)
     assert read_foreign_links({}, most=0) == ((), "only 0 namespaces are looked at")

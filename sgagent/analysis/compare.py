@@ -6,9 +6,9 @@ Parts that are equal are skipped. Implicit allows (§7.1) are left out, since no
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, product
 from operator import attrgetter
 
 from sgagent.analysis.cells import Bits, Cells, codes_of, first_of, places_of
@@ -17,7 +17,7 @@ from sgagent.core.addresses import AddressRanges, Ranges, common, joined, meets,
 from sgagent.core.clauses import Clause, DecidedBy, dhcp_clause, list_clauses
 from sgagent.core.memo import gone_and_come
 from sgagent.core.model import ALL_PROTOCOLS, Direction, Family, Policy
-from sgagent.core.policy import ResolvedInterface, ResolvedPolicy, ResolvedRule
+from sgagent.core.policy import ResolvedDirection, ResolvedInterface, ResolvedPolicy, ResolvedRule
 
 UNBOUND_LINKS = "*"
 """Stands for every link that nothing is bound to, where those are closed (§9.3)."""
@@ -79,7 +79,7 @@ class RuleChange:
     before: ResolvedRule | None
     after: ResolvedRule | None
     has_effect: bool
-    """Whether it decides, on one side, about packets whose verdict changes."""
+    """Whether it decides, on one side, about packets whose verdict or limit (§13.1) changes."""
 
     @property
     def rule(self) -> ResolvedRule:
@@ -410,7 +410,8 @@ def _order(flow: FlowChange) -> tuple[object, ...]:
 
 def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple[RuleChange, ...]:
     """Return the rules that differ on any link."""
-    clauses = (clause for flow in flows for clause in (flow.box.label.before, flow.box.label.after))
+    changes = chain((flow.box.label for flow in flows), _changes_of_limits(pairs))
+    clauses = (clause for change in changes for clause in (change.before, change.after))
     effective = {(c.rule.security_group_id, c.rule.rule_id) for c in clauses if c.rule}
     old, new = _rules(pairs, 0), _rules(pairs, 1)
     return tuple(
@@ -418,7 +419,7 @@ def _compare_rules(pairs: Sequence[_Pair], flows: Iterable[FlowChange]) -> tuple
             fate=fate,
             before=old.get(key),
             after=new.get(key),
-            has_effect=key in effective or _is_limited_otherwise(old.get(key), new.get(key)),
+            has_effect=key in effective,
         )
         for key in sorted({*old, *new})
         if (fate := _fate(old.get(key), new.get(key))) is not None
@@ -439,9 +440,23 @@ def _rules(pairs: Iterable[_Pair], side: int) -> Mapping[_Key, ResolvedRule]:
     }
 
 
-def _is_limited_otherwise(before: ResolvedRule | None, after: ResolvedRule | None) -> bool:
-    """Return whether a rule lets sources open another number of sessions (§13.1)."""
-    return before is not None and after is not None and before.conditions.limit != after.conditions.limit
+def _changes_of_limits(pairs: Iterable[_Pair]) -> Iterator[Change]:
+    """Yield what changes for sources that have used up the rules of a limit, as these drop then (§13.1)."""
+    for pair, direction in product(pairs, Direction):
+        rules = [rule for judge in pair if judge for rule in judge.toward(direction).rules]
+        for limit in filter(None, dict.fromkeys(rule.conditions.limit for rule in rules)):
+            drops = {
+                id(one): replace(one, policy=Policy.DROP) for one in rules if one.conditions.limit == limit
+            }
+            old, new = (
+                judge and judge.with_side(direction, _with_drops(judge.toward(direction), drops))
+                for judge in pair
+            )
+            yield from (box.label for box in compare_judges(old, new, direction))
+
+
+def _with_drops(side: ResolvedDirection, drops: Mapping[int, ResolvedRule]) -> ResolvedDirection:
+    return replace(side, rules=tuple(drops.get(id(rule), rule) for rule in side.rules))
 
 
 def _fate(before: ResolvedRule | None, after: ResolvedRule | None) -> Fate | None:

@@ -9,7 +9,7 @@ from sgagent.analysis.compare import UNBOUND_LINKS, Effect, Fate, FlowChange, co
 from sgagent.analysis.flow_text import ObjectNames, traffic_text
 from sgagent.core.addresses import AddressSet, holds
 from sgagent.core.clauses import DecidedBy
-from sgagent.core.conditions import Conditions
+from sgagent.core.conditions import Conditions, SourceLimit
 from sgagent.core.hours import Hours
 from sgagent.core.model import ALL_PROTOCOLS, TCP, CidrBlock, Family, Mode
 from sgagent.core.policy import ResolvedPolicy
@@ -141,6 +141,25 @@ def test_which_rules_have_an_effect_on_a_link_that_one_side_judges() -> None:
     for sides in ((ResolvedPolicy(), judged), (judged, ResolvedPolicy())):
         effects = {change.rule.rule_id: change.has_effect for change in compare(*sides).rules}
         assert effects == {"web": False, "never": False, "drop": True, "empty": False}
+
+
+def test_a_limit_in_the_place_of_a_rule_without_one_has_an_effect() -> None:
+    """Sources that have used it up are dropped now (§13.1); under another id the same limit is the same."""
+    few, many = (Conditions(limit=SourceLimit(rate=rate, seconds=60, burst=rate)) for rate in (5, 50))
+    limited = replace(WEB, rule_id="limited", conditions=few)
+    unreached = replace(limited, rule_id="late", priority=5)
+    cases = (
+        ((WEB,), (limited,), {"web": True, "limited": True}),
+        ((limited,), (replace(WEB, conditions=few),), {"web": False, "limited": False}),
+        ((limited,), (replace(WEB, conditions=many),), {"web": True, "limited": True}),
+        ((limited,), (replace(limited, conditions=many),), {"limited": True}),
+        ((WEB,), (WEB, unreached), {"late": False}),
+        ((WEB, unreached), (replace(WEB, priority=9), unreached), {"web": True}),
+    )
+    for before, after, effects in cases:
+        found = compare(policy_of(group("sg-1", *before)), policy_of(group("sg-1", *after)))
+        assert not found.flows
+        assert {change.rule.rule_id: change.has_effect for change in found.rules} == effects
 
 
 def test_a_link_that_is_judged_no_longer() -> None:
