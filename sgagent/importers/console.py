@@ -64,7 +64,7 @@ def import_console(files: Sequence[DocumentFile], limits: Limits, known: Known) 
         DocumentError: the file has errors.
         UsageError: it lacks something that has to be named.
     """
-    rules: list[dict[str, Any]] = []
+    tables: dict[str, _Rows] = {}
     answers: list[dict[str, Any]] = []
     types: list[GroupType] = []
     inner: set[str] = set()
@@ -76,7 +76,8 @@ def import_console(files: Sequence[DocumentFile], limits: Limits, known: Known) 
             inner |= {_said(found, "InnerAccessPolicy")} - {""}
             answers += _permissions(found, file.name, known)
         else:
-            rules += _rows(text, file.name, known)
+            tables[file.name] = list(_rows(text, file.name, known))
+    rules = [rule for rows in tables.values() for _, rule in rows]
     if rules and answers:
         raise UsageError("import console: JSON and tables at once: import one after the other")
     types += [GroupType.BASIC] * (any(map(_names_group, rules)) or any(map(_names_group, answers)))
@@ -85,8 +86,12 @@ def import_console(files: Sequence[DocumentFile], limits: Limits, known: Known) 
             "import console: nothing in the export says the type: --type basic or --type advanced"
         )
     known = replace(known, group_type=known.group_type or types[0])
-    document = _of_api(answers, known) if answers else _native(rules, known)
-    named = DocumentFile(files[0].name if len(files) == 1 else "<console>", json.dumps(document).encode())
+    if len(files) > 1:
+        for name, table in tables.items():  # of errors, each file names its own lines
+            parse_documents([DocumentFile(name, _native(table, known))], limits)
+    rows = [(1, rule) for rule in rules] if len(files) > 1 else next(iter(tables.values()), [])
+    content = _of_api(answers, known) if answers else _native(rows, known)
+    named = DocumentFile(files[0].name if len(files) == 1 else "<console>", content)
     snapshot, problems = parse_documents([named], limits)
     (group,) = snapshot.security_groups
     notes = Notes()
@@ -138,14 +143,15 @@ def _permissions(found: Any, name: str, known: Known) -> list[dict[str, Any]]:  
     return rules
 
 
-def _of_api(permissions: list[dict[str, Any]], known: Known) -> list[dict[str, Any]]:
+def _of_api(permissions: list[dict[str, Any]], known: Known) -> bytes:
     """Return the answers of the API that rules are a part of."""
     group = known.security_group_id
     listed = {"SecurityGroupId": group, "SecurityGroupType": _API_TYPES[_type(known)]}
-    return [
+    answers = [
         {"SecurityGroups": {"SecurityGroup": [listed]}},
         {"SecurityGroupId": group, "Permissions": {"Permission": permissions}},
     ]
+    return json.dumps(answers).encode()
 
 
 def _type(known: Known) -> GroupType:
@@ -153,26 +159,48 @@ def _type(known: Known) -> GroupType:
     return known.group_type
 
 
-def _native(rules: list[dict[str, object]], known: Known) -> dict[str, Any]:
-    group = {
-        "security_group_id": known.security_group_id,
-        "type": _type(known).value,
-        "rules": rules,
-    }
-    return {"version": 1, "security_groups": [group]}
+_Rows = Sequence[tuple[int, Mapping[str, object]]]
+"""The rules of a table, each with its line."""
 
 
-def _rows(text: str, name: str, known: Known) -> Iterator[dict[str, object]]:
-    """Yield the rules of a table."""
+def _native(rows: _Rows, known: Known) -> bytes:
+    """Return rules as a native document, which has each of them in its line of the table."""
+    group = {"security_group_id": known.security_group_id, "type": _type(known).value}
+    text = json.dumps({"version": 1, "security_groups": [group | {"rules": list[object]()}]})
+    parts, end = [text.removesuffix("]}]}")], 1
+    for line, rule in rows:
+        parts += ["," * (len(parts) > 1), "\n" * (line - end), json.dumps(rule)]
+        end = line
+    return "".join((*parts, "]}]}")).encode()
+
+
+def _rows(text: str, name: str, known: Known) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield the rules of a table, each with its line.
+
+    Raises:
+        DocumentError: the table can't be read.
+    """
     delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
-    columns = _columns(next(rows, []), name)
-    if "direction" not in columns and known.direction is None:
-        raise UsageError("no column has the direction: name it by --direction ingress or --direction egress")
-    for row in rows:
-        if any(cell.strip() for cell in row):
-            cells = {field: row[at].strip() for field, at in columns.items() if at < len(row)}
-            yield _rule(cells, Origin(file=name, line=rows.line_num), known)
+    rows = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter)
+    line = 1
+    try:
+        columns = _columns(next(rows, []), name)
+        if "direction" not in columns and known.direction is None:
+            raise UsageError(
+                "no column has the direction: name it by --direction ingress or --direction egress"
+            )
+        line = rows.line_num + 1
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                missing = [field for field in _NEEDED if columns[field] >= len(row)]
+                if missing:
+                    message = f"the row has no cell for {', '.join(missing)}"
+                    raise _refused(name, line, message, "as many cells as the header row")
+                cells = {field: row[at].strip() for field, at in columns.items() if at < len(row)}
+                yield line, _rule(cells, Origin(file=name, line=line), known)
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise _refused(name, line, f"not a table: {error}", "the export as it was downloaded") from None
 
 
 def _columns(header: list[str], name: str) -> dict[str, int]:

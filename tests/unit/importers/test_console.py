@@ -60,13 +60,43 @@ def test_a_bare_list_of_rules() -> None:
         (HEADER + ROWS.replace("Deny,2", "Deny,soon"), "not a priority"),
         ("[", "not JSON"),
         ("[1]", "no list of rules"),
-        (HEADER + ROWS.replace("Custom TCP", "Custom XYZ"), "not a protocol"),
+        (HEADER + ROWS.replace("Custom TCP", "Custom XYZ"), "export:2: .*not a protocol"),
+        (HEADER + ROWS + "\n\nsgr-4,Inbound,Allow,1,XYZ,-1/-1,10.0.0.0/8,\n", "export:7: .*not a protocol"),
+        (HEADER + ROWS.replace(",web", ',"a\nb"').replace("Deny,2", "Deny,0"), "export:5: .*priority"),
+        (
+            HEADER + ROWS + f"sgr-4,Inbound,Allow,1,All,-1/-1,10.0.0.0/8,{'x' * 200_000}\n",
+            "export:5: .*limit",
+        ),
+        (HEADER + ROWS + "sgr-4,Inbound,Allow\n", "export:5: .*no cell for protocol, port_range"),
+        (HEADER + ROWS.replace(",web", ",a\rb"), "export:3: .*no cell for policy"),
     ),
 )
 def test_what_can_not_be_read(text: str, message: str) -> None:
     """It is told."""
     with pytest.raises(DocumentError, match=message):
         imported(text)
+
+
+def test_an_export_without_rules() -> None:
+    """It is of a group that admits nobody."""
+    assert imported("[]").rules == imported(HEADER).rules == ()
+
+
+@pytest.mark.parametrize("end", ("\r", "\r\n"))
+def test_any_end_of_line(end: str) -> None:
+    """A carriage return alone is one, too."""
+    assert len(imported((HEADER + ROWS).replace("\n", end)).rules) == 3
+
+
+def test_each_of_two_tables_names_its_own_line() -> None:
+    """As rules of both directions are often in two files."""
+    wrong = HEADER + ROWS.replace("Custom TCP", "Custom XYZ").replace("sgr-", "sgr-x")
+    files = [DocumentFile("in.csv", (HEADER + ROWS).encode()), DocumentFile("out.csv", wrong.encode())]
+    with pytest.raises(DocumentError, match=r"out\.csv:2: .*not a protocol"):
+        import_console(files, Limits(), BASIC)
+    right = DocumentFile("out.csv", (HEADER + ROWS.replace("sgr-", "sgr-x")).encode())
+    (group,) = import_console([files[0], right], Limits(), BASIC).snapshot.security_groups
+    assert len(group.rules) == 6
 
 
 def test_a_table_without_a_direction() -> None:
