@@ -102,10 +102,10 @@ def read_log(log: FlowFile, traffic: Traffic) -> None:
     Raises:
         UsageError: it can't be read, or has too many conversations to keep apart.
     """
-    if log.name == STANDARD_INPUT:
-        _read(sys.stdin.buffer, FlowFile("<stdin>", "stdin", log.owners), traffic)
-        return
     try:
+        if log.name == STANDARD_INPUT:
+            _read(sys.stdin.buffer, FlowFile("<stdin>", "stdin", log.owners), traffic)
+            return
         with io.BufferedReader(io.FileIO(log.name), _READ_BYTES) as file:
             if file.peek(len(_GZIP)).startswith(_GZIP):
                 with gzip.open(file) as unpacked:

@@ -163,7 +163,7 @@ def _read_all(names: Sequence[str], limits: Limits) -> list[DocumentFile]:
     room, most = limits.all_bytes, limits.document_bytes + 1
     for name in names:
         if name == _STANDARD_INPUT:
-            file = DocumentFile("<stdin>", sys.stdin.buffer.read(most))
+            file = DocumentFile("<stdin>", inputs.read_standard_input(most))
         else:
             file = DocumentFile(name, inputs.read_bounded(Path(name), most))
         files.append(file)

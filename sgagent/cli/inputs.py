@@ -193,6 +193,14 @@ def read_bounded(path: Path, most: int, what: str = "it") -> bytes:
         raise UsageError(f"{path}: {what} can't be read: {error.strerror}") from error
 
 
+def read_standard_input(most: int, what: str = "it") -> bytes:
+    """Return so many bytes of standard input, which may be a socket, as :func:`read_bounded` does."""
+    try:
+        return sys.stdin.buffer.read(most)
+    except OSError as error:
+        raise UsageError(f"<stdin>: {what} can't be read: {error.strerror}") from error
+
+
 UNNAMED = "unnamed"
 """What definitions are called of which only the policy counts: to name them by a digest takes a moment."""
 

@@ -142,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except Exception as fault:  # noqa: BLE001 - the outermost frame: a person gets one line, the trace goes to a file
+        if isinstance(fault, FileNotFoundError) and _is_directory_gone():
+            return _report(UsageError("the working directory does not exist any more: change to another one"))
         return _report_fault(fault)
     if not gc.isenabled():
         gc.freeze()  # or the interpreter would look for cycles once more as it ends
@@ -385,6 +387,15 @@ def _report(error: SgagentError) -> int:
         for line in str(error).splitlines():
             print(f"sgagent: {printable(line)}", file=sys.stderr)
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), _FAULT)
+
+
+def _is_directory_gone() -> bool:
+    """Return whether the working directory was removed, so that relative paths have no meaning."""
+    try:
+        os.getcwd()  # noqa: PTH109 - its failure counts, no path
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _report_fault(fault: Exception) -> int:

@@ -220,8 +220,9 @@ def _table_of_file(options: argparse.Namespace) -> VerifiedTable:
     from sgagent.dataplane.libnftables import dump_text  # noqa: PLC0415 - what verifies the kernel does without
 
     path: Path = options.ruleset
-    file = Path("/dev/stdin") if str(path) == "-" else path
-    content = inputs.read_bounded(file, _LARGEST_RULESET + 1, "the ruleset")
+    most = _LARGEST_RULESET + 1
+    read = inputs.read_standard_input if str(path) == "-" else partial(inputs.read_bounded, path)
+    content = read(most, "the ruleset")
     if len(content) > _LARGEST_RULESET or b"\0" in content:
         raise UsageError(f"{_name(path)}: expected a ruleset of at most 256 MiB, without NUL characters")
     dump = dump_text(content, _name(path))

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -549,18 +550,61 @@ def test_an_output_that_is_no_longer_read_is_no_fault() -> None:
         ("2>&-", ["sign", "nowhere", "--key", "nowhere"], (2, "", "")),
         ("2>/dev/full", ["sign", "nowhere", "--key", "nowhere"], (2, "", "")),
         ("<&-", ["import", "terraform", "-"], (2, "", "error: <stdin>: the file is empty")),
+        ("0>/dev/null", ["import", "aws", "-"], (2, "", "sgagent: <stdin>: it can't be read: ")),
+        (
+            "0>/dev/null",
+            ["verify", "--ruleset", "-"],
+            (2, "", "sgagent: <stdin>: the ruleset "),
+        ),
+        (
+            "0>/dev/null",
+            ["suggest", "--flows", "-", "--definitions", "{web}"],
+            (2, "", "sgagent: -: the"),
+        ),
     ),
 )
 def test_streams_that_are_closed_or_full_change_nothing_else(
-    redirection: str, arguments: list[str], expected: tuple[int, str, str]
+    web: Path, redirection: str, arguments: list[str], expected: tuple[int, str, str]
 ) -> None:
     """A lost result is an error, a lost message is none, and neither goes where the other belongs."""
-    program = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "sgagent", *arguments]
+    named = [one.replace("{web}", str(web)) for one in arguments]
+    program = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "sgagent", *named]
     done = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     code, output, messages = expected
     assert (done.returncode, done.stdout) == (code, output)
     assert done.stderr.startswith(messages)
     assert bool(done.stderr) is bool(messages)
+
+
+@pytest.mark.one_python
+def test_a_ruleset_may_come_from_a_socket(web: Path) -> None:
+    """Which no path of /dev opens."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b'{"nftables": [{"table": {"family": "inet", "name": "filter"}}]}')
+        ours.shutdown(socket.SHUT_WR)
+        program = (sys.executable, "-m", "sgagent", "verify")
+        verify = (*program, "--ruleset", "-", "--interface", "eth0=sg-web", str(web))
+        done = subprocess.run(verify, stdin=theirs, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    assert done.returncode == 1
+    assert done.stderr.startswith("warning: standard input has no table inet sgagent")
+
+
+@pytest.mark.parametrize(
+    "arguments", (("check", "--sarif"), ("lint", "--sarif"), ("apply",), ("init", "--config", "x.toml"))
+)
+def test_a_working_directory_that_is_gone_is_named(
+    run: Run, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """Paths have no meaning in it."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    path = {"init": [], "apply": ["web.yaml"]}.get(arguments[0], [str(web)])
+    code, output, errors = run(*arguments, *path)
+    assert (code, output) == (2, "")
+    assert errors == "sgagent: the working directory does not exist any more: change to another one\n"
 
 
 @pytest.mark.one_python
