@@ -585,7 +585,7 @@ def test_a_ruleset_may_come_from_a_socket(web: Path) -> None:
         ours.shutdown(socket.SHUT_WR)
         program = (sys.executable, "-m", "sgagent", "verify")
         verify = (*program, "--ruleset", "-", "--interface", "eth0=sg-web", str(web))
-        done = subprocess.run(verify, stdin=theirs, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+        done = subprocess.run(verify, stdin=theirs.fileno(), capture_output=True, text=True, check=False)  # noqa: S603 - our own program
     assert done.returncode == 1
     assert done.stderr.startswith("warning: standard input has no table inet sgagent")
 
