@@ -441,7 +441,7 @@ def _rules(pairs: Iterable[_Pair], side: int) -> Mapping[_Key, ResolvedRule]:
 
 
 def _changes_of_limits(pairs: Iterable[_Pair]) -> Iterator[Change]:
-    """Yield what changes for sources that have used up the rules of a limit, as these drop then (§13.1)."""
+    """Yield the changes for sources that have used up the rules of a limit, as these drop then (§13.1)."""
     for pair, direction in product(pairs, Direction):
         rules = [rule for judge in pair if judge for rule in judge.toward(direction).rules]
         for limit in filter(None, dict.fromkeys(rule.conditions.limit for rule in rules)):

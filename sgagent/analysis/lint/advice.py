@@ -234,7 +234,7 @@ def _later_judges(subject: LintSubject) -> list[tuple[tuple[str, ...], ResolvedI
 
 
 def _exceeding_flows(subject: LintSubject, edits: Edits) -> Iterator[FlowChange]:
-    """Yield what changes for sources that have used up a limit, as then its rule drops (§13.1)."""
+    """Yield the changes for sources that have used up a limit, as then its rule drops (§13.1)."""
     keys = {edit.key for edit in edits if edit.fields}
     for attachment in subject.attachments if keys else ():
         moved = [rule for rule in attachment.rules if key_of(rule) in keys]
