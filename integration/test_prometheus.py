@@ -40,12 +40,13 @@ def prometheus(wire: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def agent(wire: Lab, tmp_path: Path) -> Iterator[Service]:
-    """Start an agent that enforces a policy on a host that knows of none."""
+def agent(wire: Lab, prometheus: Prometheus, tmp_path: Path) -> Iterator[Service]:
+    """Start an agent on a host that knows of no policy, and wait until no value of an earlier one is left."""
     wire.host.remove_table("sgagent")
     with service_on(wire.host, tmp_path) as made:
         made.define(POLICY)
         made.start()
+        prometheus.wait_for(WEB_HITS, 0)
         yield made
 
 
@@ -86,7 +87,6 @@ def test_series_have_the_values_of_the_kernel(agent: Service, prometheus: Promet
 @pytest.mark.long
 def test_no_counter_goes_back(agent: Service, prometheus: Prometheus, wire: Lab) -> None:
     """Over applies, a restart and kills no series is reset, and hits of the meantime are counted once."""
-    prometheus.wait_for(WEB_HITS, 0)
     began = time.time()
     hits = 0
     for policy, end in ((OTHER, Service.stop), (POLICY, Service.kill), (OTHER, Service.kill)):
