@@ -898,22 +898,7 @@ CLEAN = (
         ),
     ),
     CleanHost(
-        "pods behind addresses of their own",
-        both(
-            ip(
-                "link delete eth1",
-                "link add veth1 type veth peer name c1",
-                "link set veth1 up",
-                "link set c1 up",
-                "address add 10.244.0.1/32 dev veth1",
-                "route add 10.244.0.5/32 dev veth1 scope link",
-                "route add 10.244.0.0/24 via 10.244.0.5 dev veth1",
-            ),
-            sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1),
-        ),
-    ),
-    CleanHost(
-        "pods behind several ways, and behind one of the other family",
+        "pods behind addresses of their own, several ways, and a way of the other family",
         both(
             ip(
                 "link delete eth1",
@@ -923,6 +908,7 @@ CLEAN = (
                 "address add 10.244.0.1/32 dev veth1",
                 "route add 10.244.0.5/32 dev veth1 scope link",
                 "route add 10.244.0.6/32 dev veth1 scope link",
+                "route add 10.244.0.0/24 via 10.244.0.5 dev veth1",
                 "route add 10.245.0.0/24 nexthop via 10.244.0.5 dev veth1 nexthop via 10.244.0.6 dev veth1",
                 "route add 10.246.0.0/24 via inet6 fe80::5 dev veth1",
             ),

@@ -331,16 +331,19 @@ def test_a_long_step_is_no_hang(machine: Machine, wire: Lab) -> None:
     many = [
         f"ingress accept 1 tcp {port} from 10.1.{port >> 8}.{port & 255}" for port in range(1_000, 41_000)
     ]
-    machine.write(DOCUMENT, definitions(WEB, *many, SSH))
-    wait_for(lambda: seconds_of_steps(machine)[-1] > 10.0, "a step longer than the watchdog's time", 60.0)
-    assert restarts(machine) == before
-    assert lets_in(wire) == WEB_AND_SSH
-    machine.write(DOCUMENT, definitions(WEB))
-    wait_for(lambda: lets_in(wire) == ONLY_WEB, "the rules to be taken out", 60.0)
-    machine.run("sgagent", "reload")
-    patient.unlink()
-    machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "restart", DAEMON)
+    try:
+        machine.write(DOCUMENT, definitions(WEB, *many, SSH))
+        wait_for(lambda: seconds_of_steps(machine)[-1] > 10.0, "a step longer than the watchdog's time", 60.0)
+        assert restarts(machine) == before
+        assert lets_in(wire) == WEB_AND_SSH
+        machine.write(DOCUMENT, definitions(WEB))
+        wait_for(lambda: lets_in(wire) == ONLY_WEB, "the rules to be taken out", 60.0)
+        machine.run("sgagent", "reload")
+    finally:
+        machine.write(DOCUMENT, definitions(WEB))
+        patient.unlink()
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", DAEMON)
 
 
 @pytest.mark.long

@@ -55,7 +55,8 @@ class ServiceManager:
         if address.startswith("@"):  # as an abstract name is written
             address = "\0" + address[1:]
         self._address = address if address.startswith(("/", "\0")) else None
-        self._watchdog_seconds = int(found.get("WATCHDOG_USEC") or 0) / 1e6
+        watchdog = found.get("WATCHDOG_USEC", "")
+        self._watchdog_seconds = int(watchdog) / 1e6 if watchdog.isdecimal() else 0.0
         self._extra_seconds = 0.0
         self._status: str | None = None
 

@@ -74,13 +74,13 @@ class _Fleet:
     hosts: tuple[Reported, ...]
 
 
-def _look(client: Client, layout: KeyLayout) -> _Fleet:
+def _look(client: Client, layout: KeyLayout, seconds: float = PATIENCE_SECONDS) -> _Fleet:
     def look() -> _Fleet:
         marker = client.read_page(KeyRange(layout.meta)).items
         newest = marker[0].mod_revision if marker else 0
         return _Fleet(newest, read_reports(client.read(layout.all_of(FLEET))[1], layout, newest))
 
-    return client.persistently(look, PATIENCE_SECONDS)
+    return client.persistently(look, seconds)
 
 
 def _lines(fleet: _Fleet, width: int | None) -> list[str]:
@@ -143,7 +143,7 @@ def _wait(client: Client, layout: KeyLayout, options: argparse.Namespace, second
     """Wait until every host that reports enforces a publication, or a later one."""
     deadline = time.monotonic() + seconds
     while True:
-        fleet = _look(client, layout)
+        fleet = _look(client, layout, min(PATIENCE_SECONDS, deadline - time.monotonic()))
         wanted = options.revision or fleet.newest
         behind = [one for one in fleet.hosts if one.report is None or one.report.revision < wanted]
         is_done = not behind and len(fleet.hosts) >= options.hosts and wanted > 0

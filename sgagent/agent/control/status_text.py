@@ -23,6 +23,9 @@ _MEANINGS = {
 }
 """In a word or two, and what that means."""
 
+_STARTING = ("starting", "it waits for its source; the previous run's rules stay active until then")
+"""Before the first step."""
+
 _WITHOUT_PROOF = (Posture.STANDING, Posture.NOTHING)
 """In which there is no policy that a table could be proved to follow."""
 
@@ -33,7 +36,7 @@ _MOST_ADDRESSES = 4
 
 def headline(answer: StatusAnswer, now: float) -> str:
     """Return in one line how the agent treats traffic, since when, and the meaning of that."""
-    words, meaning = _MEANINGS[answer.posture]
+    words, meaning = _STARTING if answer.posture_since is None else _MEANINGS[answer.posture]
     if answer.awaits_documents:
         meaning = "the source holds no document yet"
     since = "" if answer.posture_since is None else f" since {moment(answer.posture_since, now)}"

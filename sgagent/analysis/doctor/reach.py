@@ -196,7 +196,6 @@ class _Programs:
     _effects: dict[int, RuleEffect] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Number the links once: many rules ask."""
         """Find the chains."""
         self._reader = ProgramReader(self.table)
         self._chains = {chain.name: chain for chain in self.table.chains}

@@ -114,6 +114,14 @@ def test_the_first_line_says_what_is_done(posture: Posture, words: str) -> None:
     assert words in status_screen(replace(WELL, posture=posture), NOW, None)[0]
 
 
+def test_an_agent_that_starts_says_so() -> None:
+    """Before its first step it does not know what is enforced."""
+    starting = replace(WELL, posture=Posture.NOTHING, posture_since=None)
+    assert status_screen(starting, NOW, None)[0] == (
+        "starting: it waits for its source; the previous run's rules stay active until then"
+    )
+
+
 @pytest.mark.parametrize("posture", Posture)
 def test_the_first_words_are_documented(posture: Posture) -> None:
     """docs/control.md has a row for each posture, with the words that the screen begins with."""

@@ -512,7 +512,7 @@ def test_a_refutation_stands_out(reader: Reader) -> None:
 def test_before_anything_is_known_the_page_says_so(tmp_path: Path) -> None:
     """The page works before the first step."""
     page = Reader(tmp_path).open("/")
-    assert "needs attention not enforcing" in page.one("header").text
+    assert "needs attention starting" in page.one("header").text
     assert "No definitions are in force." in page.by_id("warnings").text
     assert "needs attention" in page.by_id("tiles").text
     assert [reason.text for reason in page.by_id("lead").all("li")] == ["nothing is enforced"]
