@@ -62,6 +62,22 @@ def test_the_kernel_does_what_the_examples_say() -> None:
     assert (done.returncode, found["passed"], found["failed"], found["left_out"]) == (0, expected, 0, 0)
 
 
+def test_a_host_may_have_hundreds_of_links(tmp_path: Path) -> None:
+    """Each has addresses of its own."""
+    bound = ", ".join(f"d{number}: [sg-closed]" for number in range(300))
+    packets = [
+        f"  - {{name: of d{number}, interface: d{number}, direction: ingress, source: 198.51.100.4,"
+        " destination: 10.0.0.11, protocol: tcp, port: 80, expect: drop}"
+        for number in (0, 299)
+    ]
+    text = "\n".join((f"bind: {{{bound}}}", "packets:", *packets))
+    (tmp_path / "packets.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "groups.yaml").write_text(GROUP, encoding="utf-8")
+    done = run(tmp_path / "packets.yaml", tmp_path / "groups.yaml", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["passed"] == 2
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("user", (0, NOBODY))
 def test_containers_do_not_let_parameters_be_written(user: int) -> None:

@@ -127,6 +127,9 @@ class _Plan:
     ids: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     """Ids by index, of the resources by module and name."""
 
+    made: set[str] = field(default_factory=set)
+    """Ids of addresses."""
+
     @classmethod
     def of(cls, plan: _Json) -> _Plan:
         """Fill a plan in."""
@@ -156,7 +159,11 @@ class _Plan:
         if not known and kinds:
             own = resource["address"].replace(f"{resource['type']}.", "")
             slug = re.sub(r"[^a-z0-9]+", "-", own.replace("module.", "").lower()).strip("-")
-            known = resource["values"]["id"] = f"{kinds[0]}-{slug}"
+            known = f"{kinds[0]}-{slug}"
+            while known in self.made:  # as of a_b and a-b
+                known += "-2"
+            self.made.add(known)
+            resource["values"]["id"] = known
         if known:
             self.ids.setdefault((module.address, _name(resource)), {})[_index(resource)] = known
 

@@ -32,9 +32,10 @@ from sgagent.policy_test.packet_bytes import WirePacket
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-_NEAR_MAC = "02:00:00:00:01:%02x"
-_FAR_MAC = "02:00:00:00:02:%02x"
-_SENDER_MAC = "02:00:00:00:03:00"
+_NEAR, _FAR = "01", "02"
+"""The ends of a pair, in MAC addresses."""
+
+_SENDER_MAC = "02:00:00:03:00:00"
 _MARK = 0x5347
 """The mark on packets that the test sends from the host, since the host's stack sends some of its own."""
 
@@ -230,7 +231,8 @@ class Network:
             wire.bind((self._far_ends[link], 0))
             self._frames[link] = wire
         kind = 0x0800 if packet.source.version == 4 else 0x86DD
-        header = _mac(_NEAR_MAC % number) + _mac(_SENDER_MAC) + struct.pack("!H", kind)
+        ends = f"{_mac(_NEAR, number)}{_SENDER_MAC}"
+        header = bytes.fromhex(ends.replace(":", "")) + struct.pack("!H", kind)
         for datagram in packet.datagrams(_IDENTITY):
             self._frames[link].send(header + datagram)
 
@@ -287,8 +289,8 @@ def _quoted(names: Iterable[str]) -> str:
 
 def _add_pair(routing: IPRoute, name: str, far: str, number: int) -> int:
     """Make a veth pair without addresses; return the index of its near end."""
-    peer = {"ifname": far, "address": _FAR_MAC % number}
-    routing.link("add", ifname=name, kind="veth", address=_NEAR_MAC % number, peer=peer)
+    peer = {"ifname": far, "address": _mac(_FAR, number)}
+    routing.link("add", ifname=name, kind="veth", address=_mac(_NEAR, number), peer=peer)
     for end in (name, far):
         index = socket.if_nametoindex(end)
         routing.link("set", index=index, IFLA_AF_SPEC=_NO_GENERATED_ADDRESS)
@@ -303,7 +305,7 @@ def _add_default_route(routing: IPRoute, index: int, name: str, number: int, ver
     flags = {"flags": _NO_DUPLICATE_DETECTION} if version == 6 else {}
     routing.addr("add", index=index, address=own, prefixlen=length, family=family, **flags)
     routing.neigh(
-        "replace", dst=gateway, lladdr=_FAR_MAC % number, ifindex=index, state=_FOREVER, family=family
+        "replace", dst=gateway, lladdr=_mac(_FAR, number), ifindex=index, state=_FOREVER, family=family
     )
     routing.route(
         "add", dst=_EVERYWHERE[version], gateway=gateway, oif=index, priority=100 + number, family=family
@@ -335,5 +337,6 @@ def _gateway(number: int, version: int, place: int) -> str:
     return f"fe80::5347:{number:x}:{place}"
 
 
-def _mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
+def _mac(end: str, number: int) -> str:
+    """Return the address of one end of a pair."""
+    return f"02:00:00:{end}:{number >> 8:02x}:{number & 0xFF:02x}"

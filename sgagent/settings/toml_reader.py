@@ -215,13 +215,17 @@ def _parse_toml(content: str, file: str) -> dict[str, Any]:
     """Return the text's values, unchecked."""
     try:
         scalars.refuse_ambiguous(content)
-        return tomllib.loads(content)
+        table = tomllib.loads(content)
+        tree(table)  # keys with a thousand dots nest deeper than can be walked
     except MalformedError as error:
         fault, line = error, error.line
     except (ValueError, RecursionError) as error:  # ValueError also of numbers with very many digits
         place = _PLACE_IN_TOML.search(str(error))
         line = int(place["line"]) if place and place["line"] else content.count("\n") + 1 if place else 0
-        fault = MalformedError("syntax", f"not TOML: {error}", line, remedy="correct the text there")
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        fault = MalformedError("syntax", f"not TOML: {reason}", line, remedy="correct the text there")
+    else:
+        return table
     origin = Origin(file=file, line=line)
     problem = Problem.error(origin, fault.code, fault.value, fault.message, fault.remedy)
     raise RefusedSettingsError([problem], Settings())

@@ -446,6 +446,7 @@ def test_a_configuration_that_cannot_be_read_is_told_in_plain_words(run: Run, tm
     for path, told in (
         (tmp_path, "the configuration can't be read: Is a directory"),
         (binary, "the configuration is not UTF-8 (save the file as UTF-8)"),
+        (Path("/dev/zero"), "more than 16 MiB (name a configuration)"),
     ):
         assert run("check", "--config", path) == (2, "", f"sgagent: {path}: {told}\n")
 

@@ -93,6 +93,22 @@ def test_a_plan_of_alibaba_cloud_that_creates_all() -> None:
     ]
 
 
+def test_addresses_that_differ_in_a_dash_are_two_groups() -> None:
+    """The second one's id is told apart; each has its own rules."""
+    names = ("a_b", "a-b")
+    rule = managed("alicloud_security_group_rule.https", **RULE, cidr_ip="0.0.0.0/0")
+    group_id = refers("alicloud_security_group.a-b.id")
+    configuration = {
+        "resources": [
+            *(configured("alicloud_security_group", name) for name in names),
+            configured("alicloud_security_group_rule", "https", security_group_id=group_id),
+        ]
+    }
+    groups = [managed(f"alicloud_security_group.{name}", **GROUP) for name in names]
+    found = imported(plan([*groups, rule], configuration)).snapshot.security_groups
+    assert [(one.security_group_id, len(one.rules)) for one in found] == [("sg-a-b", 0), ("sg-a-b-2", 1)]
+
+
 def test_references_go_through_modules() -> None:
     """By variables into a module, and by its outputs out of it; what exists keeps its id."""
     inner = managed("module.net.aws_security_group.db")

@@ -415,6 +415,7 @@ def test_patterns_with_exceptions() -> None:
         ("a = 1\n\nb = [1,\n", "sgagent.toml:4"),
         ("[" * 5000, "sgagent.toml:1"),
         ("a = 1" + "0" * 5000, "sgagent.toml"),
+        ("a" + ".a" * 5000 + " = 1", "sgagent.toml"),
     ),
 )
 def test_what_is_not_toml(text: str, place: str) -> None:
