@@ -16,7 +16,8 @@ from itertools import filterfalse
 from operator import itemgetter
 
 from sgagent.compiler.decision_list import Entry, Grouped
-from sgagent.compiler.port_chains import Decider, PortChains, exceeds_table_limit, make_table
+from sgagent.compiler.port_chains import PortChains
+from sgagent.compiler.port_table import Decider, exceeds_table_limit, make_table
 from sgagent.compiler.selectors import Place, Selectors, dhcp_rule, guards_of_new, read_twice
 from sgagent.core.addresses import AddressRanges, append_run, meets, sweep
 from sgagent.core.memo import Memo, Seam, gone_and_come

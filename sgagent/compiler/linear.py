@@ -109,6 +109,12 @@ def up_to(items: Iterable[T], is_last: Callable[[T], bool]) -> tuple[tuple[T, ..
     return tuple(kept), None
 
 
+def through(items: Iterable[T], is_last: Callable[[T], bool]) -> tuple[T, ...]:
+    """Return the items up to the first that decides about all that is left, with it."""
+    before, last = up_to(items, is_last)
+    return before if last is None else (*before, last)
+
+
 class FarEndMaps:
     """The addresses that the lines of a list compare, some of them in maps.
 

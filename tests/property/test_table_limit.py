@@ -7,7 +7,7 @@ from itertools import count as count_from
 from hypothesis import given
 
 from sgagent.compiler.decision_list import list_entries
-from sgagent.compiler.port_chains import exceeds_table_limit
+from sgagent.compiler.port_table import exceeds_table_limit
 from sgagent.core.evaluate import Tracking, evaluate
 from sgagent.core.memo import Memo
 from sgagent.core.model import ALL_PROTOCOLS, TCP, UDP, Family, Policy, SecurityGroup, SecurityGroupRule

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sgagent.compiler.enforce import enforce
-from sgagent.compiler.port_chains import FEW, MANY_LINES
+from sgagent.compiler.port_chains import FEW
+from sgagent.compiler.port_table import MANY_LINES
 from sgagent.core.model import LAST_PORT, TCP, UDP, Family, Protocol
 from sgagent.nft.marks import MarkLayout
 from sgagent.nft.ruleset import Interval, KeyType

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, strategies as st
 
 from sgagent.compiler.decision_list import Entry
-from sgagent.compiler.port_chains import Cell, Decider, PortTable, Segment, make_table
+from sgagent.compiler.port_table import Cell, Decider, PortTable, Segment, make_table
 from sgagent.core.addresses import append_run, joined
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import ALL_PORTS, LAST_PORT, PORTED_NUMBERS, Family, Policy, PortSet
