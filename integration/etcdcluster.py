@@ -122,6 +122,10 @@ class Cluster:
         endpoints = tuple(member.endpoint for member in self.members)
         return EtcdSourceSettings(**{"endpoints": endpoints, "timeout_seconds": 2, **others})  # type: ignore[arg-type]  # any of its fields
 
+    def source_keys(self, host_name: str) -> str:
+        """Return the keys of a source that follows all members, under the name of a host."""
+        return source_keys(*(member.endpoint for member in self.members), host_name=host_name)
+
     def start(self) -> None:
         """Start every member, and wait until they have chosen a leader."""
         for member in self.members:
@@ -155,6 +159,12 @@ class Cluster:
                 if fields[4] == "true":
                     return member
         raise AssertionError("there is no leader")
+
+
+def source_keys(*endpoints: object, host_name: str) -> str:
+    """Return the keys of a source that follows a cluster by these end points, under the name of a host."""
+    quoted = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
+    return f'type = "etcd"\nendpoints = [{quoted}]\ntimeout_seconds = 2\nhost_name = "{host_name}"\n'
 
 
 def _names(members: Sequence[Member]) -> str:

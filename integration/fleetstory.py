@@ -18,14 +18,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from integration.etcdcluster import Cluster, Member, etcd_cluster
 from integration.lab import LabError, wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service, service_on
-from integration.story import Chapter, tell_whole
+from integration.story import Chapter, Chapters, tell_whole
 
 DOCUMENT = Path(__file__).parent / "fleet.md"
 PART = "fleet"
@@ -66,25 +66,13 @@ class Host:
 
 
 @dataclass(slots=True)
-class Story:
-    """The parts of a story, in the order in which they happen."""
+class Story(Chapters):
+    """The story of a fleet and its cluster, and who may reach the hosts from outside."""
 
     cluster: Cluster
     desk: Host
     fleet: tuple[Host, ...]
     outside: Namespace
-    chapters: list[Chapter] = field(default_factory=list)
-
-    def chapter(self, title: str) -> None:
-        """Begin a part."""
-        print(f"\n── {title} " + "─" * max(0, 76 - len(title)), flush=True)
-        self.chapters.append(Chapter(title))
-
-    def tell(self, text: str) -> None:
-        """Go on with some lines."""
-        for line in text.splitlines():
-            print(line, flush=True)
-            self.chapters[-1].lines.append(line)
 
     def do(
         self, command: str, *, on: Host | None = None, status: int = 0, says: str = "", only: str = ""
@@ -105,7 +93,7 @@ class Story:
         self.tell(f"root@{host.name}:~# sgagent {command}" + (f" | grep '^{only}'" if only else ""))
         done = host.agent.command(*shlex.split(command), directory=host.directory)
         told = done.output + done.errors
-        self.tell("\n".join(line for line in told.splitlines() if line.startswith(only)))
+        self.tell(*(line for line in told.splitlines() if line.startswith(only)))
         if done.status != status or says not in told:
             raise LabError(f"{command}: ended with {done.status}, expected {status} and {says!r}:\n{told}")
 
@@ -134,12 +122,12 @@ class Story:
 
     def refuses(self, host: Host) -> bool:
         """Tell whether a host has told that it refuses something."""
-        report = json.loads(self.desk.agent.command("fleet", "status", "--json").output)
+        report = self.desk.agent.as_json("fleet", "status")
         return any(one["host"] == host.name and one["standing"] == "refusing" for one in report["hosts"])
 
     def source_is_down(self, host: Host) -> bool:
         """Tell whether a host says that its source is away."""
-        return not json.loads(host.agent.command("status", "--json").output)["is_source_up"]
+        return not host.agent.as_json("status")["is_source_up"]
 
     def _reached(self) -> list[str]:
         return [
@@ -312,11 +300,7 @@ def _host(cluster: Cluster, directory: Path, name: str, address: str, pinned: st
     (directory / name).mkdir()
     with network_namespace(name) as namespace, service_on(namespace, directory / name) as agent:
         cluster.network.plug_in(namespace, address)
-        endpoints = ", ".join(f'"{member.endpoint}"' for member in cluster.members)
-        agent.configure(f"[signature]\n{pinned}" if pinned else "")
-        path = agent.directory / "sgagent.toml"
-        source = f'type = "etcd"\nendpoints = [{endpoints}]\ntimeout_seconds = 2\nhost_name = "{name}"\n'
-        path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
+        agent.configure(f"[signature]\n{pinned}" if pinned else "", source=cluster.source_keys(name))
         yield Host(name, address, agent)
 
 

@@ -45,7 +45,7 @@ _START_SECONDS = 20.0
 _MOST_SCRAPES = 5
 _CONFIGURATION = """
 [source]
-path = "{directory}/groups.d"
+{source}
 [state]
 directory = "{directory}/state"
 runtime_directory = "{directory}/run"
@@ -125,14 +125,19 @@ class Service:
         numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
         return (self.pid, *(number for number in numbers if _living_parent(number) == str(self.pid)))
 
-    def configure(self, more: str = "") -> None:
+    def configure(self, more: str = "", *, source: str = "") -> None:
         """Write the configuration; takes effect at the next start.
 
         Args:
             more: what to add to the paths; tables of TOML.
+            source: the keys of the source; the directory of documents if there are none.
         """
-        text = _CONFIGURATION.format(directory=self.directory, verifies=str(self.verifies).lower()) + more
-        (self.directory / "sgagent.toml").write_text(text)
+        text = _CONFIGURATION.format(
+            directory=self.directory,
+            source=source or f'path = "{self.documents}"',
+            verifies=str(self.verifies).lower(),
+        )
+        (self.directory / "sgagent.toml").write_text(text + more)
 
     def define(self, text: str, name: str = "policy.yaml") -> None:
         """Write a document as careful programs do: beside its place, then renamed into it."""
@@ -224,6 +229,12 @@ class Service:
                 preexec_fn=self._enter,
             )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def as_json(self, *arguments: str) -> Any:  # noqa: ANN401 - what a script gets: whatever JSON says
+        """Return the object that a command prints with ``--json``."""
+        ended = self.command(*arguments, "--json")
+        assert ended.output, ended.errors
+        return json.loads(ended.output)
 
     @property
     def log(self) -> str:
@@ -421,10 +432,10 @@ def _applier_of(pid: int) -> int | None:
     """Return the applier that a process has for a child; None if it has none."""
     numbers = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
     children = (child for child in numbers if _living_parent(child) == str(pid))
-    return next((child for child in children if _name(child) == APPLIER_NAME), None)
+    return next((child for child in children if process_name(child) == APPLIER_NAME), None)
 
 
-def _name(pid: int) -> str:
+def process_name(pid: int) -> str:
     """Return the name of a process; empty once it has ended."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from integration.fleetstory import listening, markdown
@@ -23,7 +23,7 @@ from integration.lab import LabError, wait_for
 from integration.machine import Machine, machine_in
 from integration.namespaces import CommandError, Namespace, network_namespace
 from integration.package import INSTALLATION_SECONDS, ROOT, built
-from integration.story import Chapter, tell_whole
+from integration.story import Chapter, Chapters, tell_whole
 from integration.tiers import plugged_in
 
 DOCUMENT = ROOT / "examples" / "shop" / "README.md"
@@ -73,23 +73,12 @@ TRIES = 3
 
 
 @dataclass(slots=True)
-class Shop:
+class Shop(Chapters):
     """The machines, everybody else on the same wire, and the lines of the story."""
 
     machines: dict[str, Machine]
     networks: dict[str, Namespace]
-    chapters: list[Chapter] = field(default_factory=list)
     lines_typed: int = 0
-
-    def chapter(self, title: str) -> None:
-        """Begin a part."""
-        print(f"\n── {title} " + "─" * max(0, 76 - len(title)), flush=True)
-        self.chapters.append(Chapter(title))
-
-    def tell(self, line: str) -> None:
-        """Go on with a line."""
-        print(line, flush=True)
-        self.chapters[-1].lines.append(line)
 
     def type_everywhere(self, commands: Sequence[str], shown: str) -> None:
         """Type commands on each machine at once, and show the output of one of them.
@@ -126,8 +115,7 @@ class Shop:
 
     def _show(self, name: str, printed: Sequence[tuple[str, str]]) -> None:
         for command, text in printed:
-            for line in (f"root@{name}:~# {command}", *text.splitlines()):
-                self.tell(line)
+            self.tell(f"root@{name}:~# {command}", *text.splitlines())
 
     def _type(self, name: str, commands: Sequence[str]) -> list[tuple[str, str]]:
         printed = []

@@ -73,22 +73,29 @@ class Chapter:
 
 
 @dataclass(slots=True)
-class Story:
+class Chapters:
     """The parts of a story, in the order in which they happen."""
 
-    machine: Machine
-    wire: Lab
-    chapters: list[Chapter] = field(default_factory=list)
+    chapters: list[Chapter] = field(default_factory=list, init=False)
 
     def chapter(self, title: str) -> None:
         """Begin a part."""
         print(f"\n── {title} " + "─" * max(0, 76 - len(title)), flush=True)
         self.chapters.append(Chapter(title))
 
-    def tell(self, line: str) -> None:
-        """Go on with a line."""
-        print(line, flush=True)
-        self.chapters[-1].lines.append(line)
+    def tell(self, *lines: str) -> None:
+        """Go on with some lines."""
+        for line in lines:
+            print(line, flush=True)
+            self.chapters[-1].lines.append(line)
+
+
+@dataclass(slots=True)
+class Story(Chapters):
+    """The story of a machine, and who may reach it from outside."""
+
+    machine: Machine
+    wire: Lab
 
     def do(self, command: str, *, status: int = 0, says: str = "") -> str:
         """Run a command on the machine as root, and show it with its output.
@@ -107,9 +114,7 @@ class Story:
             ended, told = 0, self.machine.run("bash", "-c", line, seconds=INSTALLATION_SECONDS)
         except CommandError as error:
             ended, told = error.status, error.output
-        for line in told.splitlines():
-            if not _is_tedious(line):
-                self.tell(line)
+        self.tell(*(line for line in told.splitlines() if not _is_tedious(line)))
         if ended != status or says not in told:
             raise LabError(f"{command}: ended with {ended}, expected {status} and {says!r}")
         return told

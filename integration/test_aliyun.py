@@ -73,12 +73,8 @@ def instance(tmp_path: Path, one_interface: Lab) -> Iterator[Instance]:
             api = stack.enter_context(ecs_server(cloud, address=(API, 8443), issued=authority.issue(API)))
         api.wants_token = True
         agent = stack.enter_context(service_on(one_interface.host, tmp_path / "agent"))
-        path = agent.directory / "sgagent.toml"
-        source = (
-            f'type = "aliyun"\nregion = "{REGION}"\nendpoint = "https://{API}:8443"\npoll_seconds = 1\n'
-            f'ca_file = "{authority.file}"\n'
-        )
-        path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
+        keys = f'type = "aliyun"\nregion = "{REGION}"\nendpoint = "https://{API}:8443"\npoll_seconds = 1\n'
+        agent.configure(source=f'{keys}ca_file = "{authority.file}"\n')
         yield Instance(cloud, api, one_interface, agent, listeners)
 
 

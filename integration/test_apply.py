@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from ipaddress import ip_address
@@ -42,9 +41,7 @@ def written(agent: Service, text: str) -> str:
 def apply(agent: Service, *rules: str, within: str | None = None) -> dict[str, Any]:
     """Apply a policy by hand, and return the command's output."""
     more = ("--confirm-within", within) if within else ()
-    ended = agent.command("apply", written(agent, definitions(*rules)), *more, "--json")
-    assert ended.status == 0, ended.errors
-    return dict(json.loads(ended.output))
+    return dict(agent.as_json("apply", written(agent, definitions(*rules)), *more))
 
 
 def open_ports(lab: Lab) -> set[int]:
@@ -88,7 +85,7 @@ def test_what_is_confirmed_stays(agent: Service, one_interface: Lab) -> None:
     """The source's version is held back, over a kill and without the source too, until it has another."""
     held_back = status(agent)["snapshot_version"]
     version = apply(agent, SSH, within="60s")["version"]
-    confirmed = json.loads(agent.command("confirm", "--json").output)
+    confirmed = agent.as_json("confirm")
     assert confirmed["is_confirmed"]
     assert (confirmed["version"], confirmed["overtaken_by"]) == (version, None)
     for end in (agent.kill, agent.stop):
@@ -193,7 +190,7 @@ def test_restoring_a_file_after_a_rollback_says_what_activates_it(agent: Service
     assert (reloaded.status, remedy in reloaded.output) == (0, True)
     assert open_ports(one_interface) == {80}
     assert remedy in agent.command("status").output
-    assert json.loads(agent.command("status", "--json").output)["held"]["remedy"] == remedy
+    assert agent.as_json("status")["held"]["remedy"] == remedy
     assert all(event["remedy"] == remedy for event in agent.events("source_held_back"))
     assert len(agent.events("source_held_back")) >= 3, "at the rollback, at the file's return, at the reload"
     assert agent.command("apply", str(agent.documents), "--yes").status == 0

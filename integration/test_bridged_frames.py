@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -92,7 +91,7 @@ def address(network: str, number: int) -> str:
 
 def told(agent: Service) -> str | None:
     """Return the status's text about frames between the ports."""
-    interfaces = json.loads(agent.command("status", "--json").output)["interfaces"]
+    interfaces = agent.as_json("status")["interfaces"]
     (found,) = (one["bridged_frames"] for one in interfaces if one["name"] == "br0")
     return None if found is None else str(found)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import re
@@ -14,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,14 +52,9 @@ def socket_of(agent: Service) -> Path:
     return agent.directory / "run" / "control.sock"
 
 
-def answer(agent: Service, *arguments: str) -> Any:  # noqa: ANN401 - what a script gets: whatever JSON says
-    """Return a command's output as JSON."""
-    return json.loads(agent.command(*arguments, "--json").output)
-
-
 def test_the_status_is_on_one_screen(agent: Service) -> None:
     """The status shows the policy, where and since when; the exit code says that it is in force."""
-    found = answer(agent, "status")
+    found = agent.as_json("status")
     assert (found["is_enforcing"], found["posture"], found["is_ready"]) == (True, "enforcing", True)
     assert found["pid"] == agent.pid
     assert found["snapshot_version"] == agent.events("ruleset_applied")[0]["version"]
@@ -77,8 +70,8 @@ def test_the_status_is_on_one_screen(agent: Service) -> None:
 def test_what_is_refused_shows_until_it_is_mended(agent: Service) -> None:
     """The older snapshot stays in force, so the host is protected; but it is not as its owner wants it."""
     agent.define(BROKEN)
-    wait_for(lambda: answer(agent, "status")["is_refused"] is True, "the refusal to show", 5)
-    found = answer(agent, "status")
+    wait_for(lambda: agent.as_json("status")["is_refused"] is True, "the refusal to show", 5)
+    found = agent.as_json("status")
     assert (found["is_enforcing"], found["errors"]) == (True, 1)
     assert "security_groups" in found["first_errors"][0]
     assert "security_groups" in agent.command("status").output
@@ -95,7 +88,7 @@ def test_hits_are_those_of_the_metrics(agent: Service, one_interface: Lab) -> No
     """Asked right after the traffic, both show it; rules stand in the order in which they decide."""
     for port in (80, 80, 23, 24):
         is_let_in(one_interface, CLIENT, HOST, port)
-    found = answer(agent, "hits", "--interface", "eth0")
+    found = agent.as_json("hits", "--interface", "eth0")
     ingress, egress = found["interfaces"]
     told = [(hit["rule_id"], hit["packets"]) for hit in ingress["hits"] if hit["step"] in ("rule", "default")]
     assert told == [("sgr-1", 1), ("sgr-0", 2), (None, 1)]
@@ -150,8 +143,8 @@ def test_watched_hits_are_painted_until_interrupted(agent: Service, one_interfac
 def test_explain_asks_the_policy_in_force(agent: Service) -> None:
     """Not the documents on disk, which may be broken, unless they are named."""
     agent.define(BROKEN)
-    wait_for(lambda: answer(agent, "status")["is_refused"] is True, "the refusal to show", 5)
-    found = answer(agent, *WEB_PACKET)
+    wait_for(lambda: agent.as_json("status")["is_refused"] is True, "the refusal to show", 5)
+    found = agent.as_json(*WEB_PACKET)
     assert found.pop("other_tables")["verdict"] == "accept"
     assert found == {
         "verdict": "accept",
@@ -172,7 +165,7 @@ def explained(agent: Service, direction: str, source: tuple[str, int], destinati
     """Return the step that decides about a TCP packet."""
     near = ("--source", source[0], "--source-port", str(source[1]))
     far = ("--destination", destination[0], "--port", str(destination[1]))
-    decided_by: str = answer(agent, "explain", direction, *near, *far, "--protocol", "tcp")["decided_by"]
+    decided_by: str = agent.as_json("explain", direction, *near, *far, "--protocol", "tcp")["decided_by"]
     return decided_by
 
 
@@ -188,7 +181,7 @@ def test_explain_knows_live_sessions(agent: Service, one_interface: Lab) -> None
         agent.define(definitions(DROP_TELNET))
         wait_for(lambda: explained(agent, "ingress", client, server) == "default", "the policy to change", 5)
         packet = ("--source", server[0], "--source-port", "80", "--destination", client[0], "--port", "40000")
-        found = answer(agent, "explain", "egress", *packet, "--protocol", "tcp")
+        found = agent.as_json("explain", "egress", *packet, "--protocol", "tcp")
         assert (found["verdict"], found["decided_by"]) == ("drop", "default")
 
 
@@ -339,7 +332,7 @@ def test_a_second_agent_does_not_take_the_socket(agent: Service, one_interface: 
         second.launch()
         assert second.wait_for_end() == 2
         assert "another agent is running" in second.log
-        assert answer(agent, "status")["pid"] == agent.pid
+        assert agent.as_json("status")["pid"] == agent.pid
         configuration.write_text(own.replace(f"{tmp_path}/run", "/proc/nowhere"))
         second.start()
         assert "/proc/nowhere" in second.events("control_not_served")[0]["reason"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,7 +174,7 @@ def test_a_link_may_have_any_name(agent: Service, bench: Lab, name: bytes, shown
         IDENTIFIED_SECONDS,
     )
     assert agent.metric("sgagent_interface_info", interface="eth0", state="bound") == 1
-    asked = json.loads(agent.command("status", "--json").output)
+    asked = agent.as_json("status")
     assert shown in {interface["name"] for interface in asked["interfaces"]}
     assert shown in agent.command("status").output
     status, page = agent.get("/")

@@ -117,7 +117,7 @@ def test_drift_is_repaired_within_about_a_second(agent: Service, one_interface: 
     assert found["process_name"] == "nft"
     assert found["process_id"] > 0
     assert found["differed"] == [WHAT_DIFFERED[damage]]
-    last = json.loads(agent.command("status", "--json").output)["last_drift"]
+    last = agent.as_json("status")["last_drift"]
     assert (last["process_name"], last["differed"]) == ("nft", found["differed"])
     assert f"nft (process {found['process_id']}) changed" in agent.command("status").output
 

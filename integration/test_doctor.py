@@ -171,7 +171,7 @@ def test_the_agent_tells_of_neighbours_by_itself(agent: Service) -> None:
     agent.start()
     wait_for(lambda: agent.metric(METRIC, code="mark_writer", severity="high") == 1, "the neighbour")
     agent.wait_for_event("neighbour_found")
-    status = json.loads(agent.command("status", "--json").output)
+    status = agent.as_json("status")
     assert (status["doctor"]["high"], status["doctor"]["codes"][0]) == (1, "mark_writer")
     assert "mark_writer ('sgagent doctor' shows them)" in agent.command("status").output
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -23,23 +22,6 @@ FRIEND, STRANGER, HERE = map(ip_address, ("192.0.2.77", "192.0.2.66", "10.0.0.11
 RULE = "ingress accept 1 tcp {port}/{port} from {peer}"
 
 
-def configure(service: Service, cluster: Cluster, name: str, more: str = "", tables: str = "") -> None:
-    """Have a daemon follow the cluster, under the name of a host.
-
-    Args:
-        service: the daemon, not started yet.
-        cluster: the cluster.
-        name: of the host.
-        more: keys of ``[source]``.
-        tables: further ones.
-    """
-    service.configure(tables)
-    endpoints = ", ".join(f'"{member.endpoint}"' for member in cluster.members)
-    source = f'type = "etcd"\nendpoints = [{endpoints}]\ntimeout_seconds = 2\nhost_name = "{name}"\n{more}'
-    path = service.directory / "sgagent.toml"
-    path.write_text(path.read_text().replace(f'path = "{service.documents}"\n', source))
-
-
 def write(service: Service, text: str) -> Path:
     """Return the path of a document to publish."""
     path = service.directory / "to-publish.yaml"
@@ -49,10 +31,7 @@ def write(service: Service, text: str) -> Path:
 
 def publish(service: Service, text: str, *options: str) -> dict[str, object]:
     """Publish from a host, and return the command's output."""
-    done = service.command("publish", str(write(service, text)), "--json", *options)
-    assert done.status == 0, done.errors
-    report: dict[str, object] = json.loads(done.output)
-    return report
+    return dict(service.as_json("publish", str(write(service, text)), *options))
 
 
 @pytest.fixture
@@ -70,7 +49,7 @@ def service(tmp_path: Path, one_interface: Lab, cluster: Cluster) -> Iterator[Se
     directory = tmp_path / "agent"
     directory.mkdir()
     with service_on(one_interface.host, directory) as made:
-        configure(made, cluster, "web-1")
+        made.configure(source=cluster.source_keys("web-1"))
         yield made
 
 
@@ -93,7 +72,7 @@ def test_from_publishing_to_packets(one_interface: Lab, cluster: Cluster, servic
     assert done.status == 0, done.errors  # kept by now, too: a kill right after the commit may prevent that
     assert (is_open(80), is_open(81)) == (False, True)
 
-    (host,) = json.loads(service.command("fleet", "status", "--json").output)["hosts"]
+    (host,) = service.as_json("fleet", "status")["hosts"]
     assert (host["host"], host["posture"], host["errors"]) == ("web-1", "enforcing", [])
 
     for member in cluster.members:
@@ -143,7 +122,8 @@ def test_an_announced_host(tmp_path: Path, one_interface: Lab, cluster: Cluster,
             "link add eth0 type veth peer name peer0", "link set eth0 up", f"address add {FRIEND}/24 dev eth0"
         )
         binding = '[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-app"]\n'
-        configure(friend, cluster, "app-1", "announce = true\nlease_seconds = 5\n", binding)
+        announcing = cluster.source_keys("app-1") + "announce = true\nlease_seconds = 5\n"
+        friend.configure(binding, source=announcing)
         friend.start()
         wait_for(lambda: is_let_in(one_interface, FRIEND, HERE, 80), "the friend to be let in", SOON)
         assert not is_let_in(one_interface, STRANGER, HERE, 80)

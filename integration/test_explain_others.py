@@ -11,6 +11,7 @@ import pytest
 from integration.lab import Lab
 from integration.namespaces import Namespace
 from integration.service import Service, definitions
+from integration.traffic import is_answered
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:7::1"
@@ -68,21 +69,13 @@ def question(family: str, port: int) -> tuple[str, ...]:
 
 def asked(agent: Service, family: str, port: int) -> dict[str, Any]:
     """Return the explanation of a packet from the client."""
-    explained = agent.command(*question(family, port), "--json")
-    assert explained.status == 0, explained.errors
-    return dict(json.loads(explained.output))
+    return dict(agent.as_json(*question(family, port)))
 
 
 def connects(bench: Lab, family: str, port: int) -> bool:
     """Return whether a connection of the client is answered, by a refusal or otherwise."""
     far, near = ENDS[family]
-    try:
-        bench.connect(bench.peer, (far, 0), (near, port), seconds=0.7).close()
-    except ConnectionRefusedError:
-        return True
-    except TimeoutError:
-        return False
-    return True
+    return is_answered(lambda: bench.connect(bench.peer, (far, 0), (near, port), seconds=0.7))
 
 
 @pytest.mark.sampled(3)

@@ -45,10 +45,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
 
 def denied(agent: Service, *options: str) -> Mapping[str, Any]:
     """Return who was dropped."""
-    ended = agent.command("denied", "--json", *options)
-    assert ended.status == 0, ended.errors
-    found: Mapping[str, Any] = json.loads(ended.output)
-    return found
+    return dict(agent.as_json("denied", *options))
 
 
 def wait_for_flows(agent: Service, count: int) -> Sequence[Mapping[str, Any]]:

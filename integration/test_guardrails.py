@@ -68,7 +68,7 @@ def has_passed(lab: Lab, packets: int) -> bool:
 
 def broken(agent: Service) -> list[str]:
     """Return the statements that ``sgagent status`` calls broken."""
-    found = json.loads(agent.command("status", "--json").output)["guardrails"]
+    found = agent.as_json("status")["guardrails"]
     assert found["statements"] == 3
     return [one["id"] for one in found["broken"]]
 

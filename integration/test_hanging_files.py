@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -77,7 +76,7 @@ def test_rules_end_and_links_are_followed(agent: Service, files: HangingFiles, o
     end = time.time() + LIFE_SECONDS * PATIENCE
     files.write("policy.yaml", with_end(end))
     agent.reload()
-    wait_for(lambda: json.loads(agent.command("status", "--json").output)["expiring"] == 1, "the rule to end")
+    wait_for(lambda: agent.as_json("status")["expiring"] == 1, "the rule to end")
     files.hang()
     agent.reload()
     assert is_let_in(one_interface, CLIENT, HOST, 22)

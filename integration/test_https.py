@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from integration.lab import Lab, wait_for
-from integration.namespaces import network_namespace
 from integration.nginx import PORT, TOKEN, Nginx, nginx_in, why_not
+from integration.nginxfaults import nginx_alone
 from integration.service import Service, definitions, is_let_in, service_on
 from sgagent.core.errors import SourceUnavailableError
 from sgagent.documents import Limits
@@ -26,17 +26,6 @@ SERVER, HOST, CLIENT = "192.0.2.80", "10.0.0.11", "198.51.100.7"
 SOON_SECONDS = 10.0
 """Several intervals of a second, and the back-off after a few failures."""
 
-CONFIGURATION = """
-[source]
-type = "https"
-url = "https://{server}:{port}/policy.yaml"
-poll_seconds = 1
-ca_file = "{ca_file}"
-[state]
-directory = "{directory}/state"
-runtime_directory = "{directory}/run"
-"""
-
 
 def policy(*ports: int) -> str:
     """Return a policy that lets clients in to some ports, and nothing out."""
@@ -47,11 +36,7 @@ def policy(*ports: int) -> str:
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
     """Give a server on loopback, in a namespace that has nothing else."""
-    with (
-        network_namespace("web") as namespace,
-        nginx_in(namespace, tmp_path / "nginx", "localhost") as running,
-        namespace.entered(),
-    ):
+    with nginx_alone(tmp_path) as running:
         yield running
 
 
@@ -141,10 +126,8 @@ def stage(one_interface: Lab, tmp_path: Path) -> Iterator[Stage]:
         nginx_in(one_interface.peer, tmp_path / "nginx", SERVER) as nginx,
         service_on(one_interface.host, tmp_path) as agent,
     ):
-        text = CONFIGURATION.format(
-            server=SERVER, port=PORT, ca_file=nginx.authority.file, directory=tmp_path
-        )
-        (tmp_path / "sgagent.toml").write_text(text)
+        keys = f'type = "https"\nurl = "https://{SERVER}:{PORT}/policy.yaml"\npoll_seconds = 1\n'
+        agent.configure(source=f'{keys}ca_file = "{nginx.authority.file}"\n')
         nginx.publish(policy(80))
         yield Stage(one_interface, nginx, agent)
 

@@ -40,7 +40,7 @@ def test_the_first_policy_is_followed_and_drops_nothing(one_interface: Lab, agen
         agent.wait_for_event("ruleset_applied")
         checked = agent.command("check")
         assert (checked.status, checked.output, checked.errors) == (0, "ok: nothing wrong\n", "")
-        assert json.loads(agent.command("status", "--json").output)["posture"] == "observing"
+        assert agent.as_json("status")["posture"] == "observing"
     assert is_let_in(one_interface, STRANGER, HOST, 22)
     assert agent.command("mode", "enforce").status == 0
     for source, port, is_admitted in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -112,7 +111,7 @@ def load_hooks(bench: Lab) -> None:
 
 
 def _verified(agent: Service) -> str | None:
-    verified = json.loads(agent.command("status", "--json").output)["verified"]
+    verified = agent.as_json("status")["verified"]
     return verified and str(verified["outcome"])
 
 
@@ -140,11 +139,7 @@ def test_a_link_above_a_bound_one_is_named(agent: Service, bench: Lab) -> None:
     agent.configure(BOUND.format(name="eth1"))
     assert "up0 (macvlan) stands on eth1" in agent.command("check").output
     agent.start()
-    (up0,) = (
-        one
-        for one in json.loads(agent.command("status", "--json").output)["interfaces"]
-        if one["name"] == "up0"
-    )
+    (up0,) = (one for one in agent.as_json("status")["interfaces"] if one["name"] == "up0")
     assert (up0["state"], up0["above"]) == ("unbound", "eth1")
 
 

@@ -42,7 +42,7 @@ def found(agent: Service, *arguments: str) -> dict[str, set[str]]:
 
 def times(agent: Service) -> dict[str, Any]:
     """Return when each rule was hit last."""
-    answer = json.loads(agent.command("hits", "--json").output)
+    answer = agent.as_json("hits")
     return {hit["rule_id"]: hit["last_hit_at"] for part in answer["interfaces"] for hit in part["hits"]}
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -68,11 +66,6 @@ def session(lab: Lab, stack: ExitStack, far: str, near: str, port: int) -> socke
     return client
 
 
-def status(agent: Service) -> Mapping[str, Any]:
-    """Return the output of ``sgagent status``."""
-    return dict(json.loads(agent.command("status", "--json").output))
-
-
 def foreseen(agent: Service) -> set[tuple[str, str, int, str | None]]:
     """Return kind, far end and forbidding rule of the sessions that were named before a change."""
     return {
@@ -96,7 +89,7 @@ def test_sessions_are_named_before_they_are_cut(agent: Service, sessions: Mappin
     assert order.index("session_cut_foreseen") < len(order) - 1 - order[::-1].index("ruleset_applied")
     wait_for(lambda: agent.metric("sgagent_sessions_cut_total", kind="management") == 2, "the metric")
     assert agent.metric("sgagent_sessions_cut_total", kind="other") == 0
-    said = status(agent)
+    said = agent.as_json("status")
     assert said["sessions_cut"] == 2
     assert {cut["peer"] for cut in said["first_sessions_cut"]} == {ADMIN, ADMIN6}
     assert f"the login from {ADMIN}" in agent.command("status").output
@@ -217,7 +210,7 @@ def test_check_names_who_would_be_cut(agent: Service, sessions: Mapping[str, int
     checked = agent.command("check")
     assert checked.status == 0
     assert f"would cut the login from {ADMIN} port {sessions['login']} to port 22" in checked.output
-    said = json.loads(agent.command("check", "--json").output)
+    said = agent.as_json("check")
     assert {(cut["kind"], cut["peer"]) for cut in said["sessions_cut"]} == {
         ("management", ADMIN),
         ("management", ADMIN6),

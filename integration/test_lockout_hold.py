@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -89,11 +87,6 @@ def talks(login: Ends) -> bool:
     return True
 
 
-def status(agent: Service) -> dict[str, Any]:
-    """Return the output of ``sgagent status``."""
-    return dict(json.loads(agent.command("status", "--json").output))
-
-
 def opens(bench: Lab, port: int) -> bool:
     """Return whether a stranger's new session gets in."""
     return is_let_in(bench, ip_address(STRANGER), ip_address(HOST), port)
@@ -108,7 +101,7 @@ def test_it_waits_and_says_so_everywhere(agent: Service, bench: Lab, login: Ends
     peer = login[0].getsockname()[0]
     (event,) = agent.events("change_held")
     assert peer in event["sessions"][0]
-    held = status(agent)["held_change"]
+    held = agent.as_json("status")["held_change"]
     assert held["sessions"][0]["peer"] == peer
     assert 0 < held["seconds_left"] <= LONG
     assert "'sgagent apply' enforces it now" in agent.command("status").output
@@ -131,7 +124,7 @@ def test_apply_enforces_what_waits(agent: Service, bench: Lab, login: Ends) -> N
     assert (applied.status, applied.errors) == (0, "")
     assert opens(bench, 80)
     assert not talks(login)
-    assert status(agent)["held_change"] is None
+    assert agent.as_json("status")["held_change"] is None
     again = agent.command("apply")
     assert (again.status, "no change waits" in again.errors) == (2, True)
 
@@ -158,7 +151,7 @@ def expect_a_trial(agent: Service, bench: Lab, login: Ends) -> None:
     assert tried.status == 0, tried.errors
     assert "unless 'sgagent confirm' runs" in tried.output
     assert not opens(bench, 443)
-    assert status(agent)["pending_mode"]["mode"] == "enforce"
+    assert agent.as_json("status")["pending_mode"]["mode"] == "enforce"
     agent.wait_for_event("mode_rolled_back", seconds=2 * SHORT)
     wait_for(lambda: opens(bench, 443), "the mode of before")
     assert talks(login)

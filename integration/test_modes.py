@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,9 +28,7 @@ def agent(agent: Service) -> Service:
 
 def switch(agent: Service, *arguments: str) -> dict[str, tuple[str, bool]]:
     """Switch a mode, and return the modes then: by interface, and whether each is overridden."""
-    ended = agent.command("mode", *arguments, "--json")
-    assert ended.status == 0, ended.errors
-    answer: dict[str, Any] = json.loads(ended.output)
+    answer = agent.as_json("mode", *arguments)
     assert answer["fault"] is None
     return {one["interface"]: (one["mode"], one["is_overridden"]) for one in answer["interfaces"]}
 

@@ -297,10 +297,10 @@ def test_proofs_and_explain_use_what_is_known(agent: Service, one_interface: Lab
     for address, verdict in ((A, "accept"), (B, "drop")):
         words = ("egress", "--source", HOST, "--destination", address, "--protocol", "tcp", "--port", "443")
         for documents in ((), ("--definitions", str(agent.documents))):
-            answer = json.loads(agent.command("explain", *words, *documents, "--json").output)
+            answer = agent.as_json("explain", *words, *documents)
             assert answer["verdict"] == verdict
     dns_question = ("egress", "--source", HOST, "--destination", SERVER, "--protocol", "udp", "--port", "53")
-    answer = json.loads(agent.command("explain", *dns_question, "--json").output)
+    answer = agent.as_json("explain", *dns_question)
     assert (answer["verdict"], answer["decided_by"]) == ("accept", "failsafe")
     assert len(server.asked) == asked
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from ipaddress import ip_address
 
 import pytest
@@ -44,7 +43,7 @@ def test_it_shows_in_hits_log_and_metrics(agent: Service, one_interface: Lab) ->
     (line,) = agent.events("would_have_dropped")
     assert line["interface"] == "eth0"
     wait_for(lambda: agent.hits("sgr-1") == 1, "the hit")
-    ingress = json.loads(agent.command("hits", "--json").output)["interfaces"][0]
+    ingress = agent.as_json("hits")["interfaces"][0]
     assert (ingress["mode"], ingress["would_drop_packets"]) == ("observe", 3)
     shown = agent.command("hits").output
     assert "eth0 ingress, observe mode: nothing is dropped, 3 packets would have been" in shown
@@ -77,5 +76,5 @@ def test_what_is_dropped_for_real_is_told_apart(agent: Service, one_interface: L
     assert not is_let_in(one_interface, CLIENT, HOST, 23)
     assert agent.hits("sgr-1") == 3
     assert would_drop(agent) == 2
-    ingress = json.loads(agent.command("hits", "--json").output)["interfaces"][0]
+    ingress = agent.as_json("hits")["interfaces"][0]
     assert (ingress["mode"], ingress["would_drop_packets"]) == ("enforce", 2)

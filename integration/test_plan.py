@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from ipaddress import ip_address
 
@@ -61,9 +60,7 @@ def test_nothing_to_plan(agent: Service) -> None:
 
 def test_a_plan_comes_true(agent: Service, one_interface: Lab) -> None:
     """The flows that it named open and close; and the agent needs as many operations as it named."""
-    plan = json.loads(
-        agent.command("plan", "--definitions", str(agent.directory / "new.yaml"), "--json").output
-    )
+    plan = agent.as_json("plan", "--definitions", str(agent.directory / "new.yaml"))
     flows = {(flow["effect"], flow["ports"], flow["after"]["rule_id"]) for flow in plan["flows"]}
     assert flows == {("opens", "81/81", "sgr-1"), ("closes", "22/22", "sgr-0")}
     host, admin, visitor = map(ip_address, (HOST, ADMIN, VISITOR))

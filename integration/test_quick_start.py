@@ -16,6 +16,7 @@ from integration.machine import Machine, machine_in, why_not
 from integration.namespaces import CommandError, run
 from integration.package import INSTALLATION_SECONDS, ROOT, built, why_not as why_no_package
 from integration.story import without_passing
+from integration.traffic import is_answered
 from tests.patience import PATIENCE
 
 HOST, HOST6 = "192.0.2.10", "2001:db8::10"
@@ -94,13 +95,7 @@ class Desk:
         wait_for(lambda: rule_id in self.machine.run("sgagent", "hits"), "the agent to follow")
 
     def _is_open(self, source: str, port: int) -> bool:
-        try:
-            self.wire.connect(self.wire.peer, (source, 0), (HOST, port), seconds=0.5).close()
-        except ConnectionRefusedError:
-            return True
-        except TimeoutError:
-            return False
-        return True
+        return is_answered(lambda: self.wire.connect(self.wire.peer, (source, 0), (HOST, port), seconds=0.5))
 
     def is_answering_pings(self) -> bool:
         """Return whether one ping is answered."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ def wait_for_state(agent: Service, serials: list[int], *faults: str | None) -> N
     """Wait until the serials of the directories are these, and their faults have these words, or are none."""
 
     def is_so() -> bool:
-        answer: dict[str, Any] = json.loads(agent.command("status", "--json").output)
+        answer: dict[str, Any] = agent.as_json("status")
         fleet, own = answer["sources"]
         assert [Path(one["place"]).name for one in (fleet, own)] == ["fleet", "own"]
         return (

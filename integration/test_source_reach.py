@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.etcdcluster import CLIENT_PORT, Cluster, etcd_cluster
+from integration.etcdcluster import CLIENT_PORT, Cluster, etcd_cluster, source_keys
 from integration.lab import Lab, wait_for
 from integration.service import Service, definitions, service_on
 
@@ -46,17 +46,13 @@ def agent(tmp_path: Path, one_interface: Lab, cluster: Cluster) -> Iterator[Serv
     directory = tmp_path / "agent"
     directory.mkdir()
     with service_on(one_interface.host, directory) as made:
-        follow(made, *(str(member.endpoint) for member in cluster.members))
+        made.configure(BOUND, source=cluster.source_keys("web-1"))
         yield made
 
 
-def follow(agent: Service, *endpoints: str) -> None:
-    """Have an agent that does not run follow the cluster by these end points."""
-    agent.configure(BOUND)
-    quoted = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
-    source = f'type = "etcd"\nendpoints = [{quoted}]\ntimeout_seconds = 2\nhost_name = "web-1"\n'
-    path = agent.directory / "sgagent.toml"
-    path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
+def follow(agent: Service, endpoint: object) -> None:
+    """Have an agent that does not run follow the cluster by one end point."""
+    agent.configure(BOUND, source=source_keys(endpoint, host_name="web-1"))
 
 
 def publish(agent: Service, *rules: str) -> None:
@@ -152,7 +148,7 @@ def test_a_host_that_boots_finds_its_way_to_its_source(agent: Service, cluster: 
 def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, cluster: Cluster) -> None:
     """The table that stands lets nothing out; the way to the source alone is opened in it (§7.4)."""
     here, there = cluster.members[0], cluster.members[1]
-    follow(agent, str(here.endpoint))
+    follow(agent, here.endpoint)
     agent.start()
     publish(agent, CLOSED)
     agent.wait_for_event("ruleset_applied", 1, SOON)
@@ -160,7 +156,7 @@ def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, 
     counted = counters(agent)
     agent.kill()
     shutil.rmtree(agent.state)
-    follow(agent, str(there.endpoint))
+    follow(agent, there.endpoint)
     agent.start()
     agent.wait_for_event("source_way_opened", 1, SOON)
     wait_for(lambda: agent.metric("sgagent_source_up") == 1, "the source to be reached", SOON)
@@ -183,9 +179,8 @@ def test_rules_of_others_that_close_the_way_are_named(rule: str, tmp_path: Path,
         agent.kill()
         shutil.rmtree(agent.state)
         agent.namespace.nft("add", "rule", "inet", "sgagent", "postrouting", *rule.split())
-        path = agent.directory / "sgagent.toml"
-        source = 'type = "https"\nurl = "https://192.0.2.5/policy"\nconnect_timeout_seconds = 1\n'
-        path.write_text(path.read_text().replace(f'path = "{agent.documents}"\n', source))
+        url = "https://192.0.2.5/policy"
+        agent.configure(source=f'type = "https"\nurl = "{url}"\nconnect_timeout_seconds = 1\n')
         agent.start()
         assert not agent.events("ruleset_refused")
         (failed,) = agent.events("source_failed")

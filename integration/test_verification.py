@@ -15,7 +15,7 @@ import pytest
 
 from integration.control_client import status
 from integration.lab import Lab, wait_for
-from integration.service import Service, definitions, service_on
+from integration.service import Service, definitions, is_alive, process_name, service_on
 from sgagent.netlink import ACK, NESTED, NETLINK_NETFILTER, REQUEST, attribute, messages_in
 
 HOST = "10.0.0.11"
@@ -57,33 +57,8 @@ def wait_for_proofs(agent: Service, count: int) -> None:
 
 def prover_pid(agent: Service) -> int:
     """Return the process that proves."""
-    name = "sgagent-prover"
-    found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm") if _is_named(path, name)]
-    (pid,) = (pid for pid in found if _parent(pid) == agent.pid)
+    (pid,) = (pid for pid in agent.process_ids if process_name(pid) == "sgagent-prover")
     return pid
-
-
-def _is_named(path: Path, name: str) -> bool:
-    try:
-        return path.read_text().strip() == name
-    except OSError:
-        return False
-
-
-def _parent(pid: int) -> int | None:
-    """Return the parent of a process; None if it has ended, as one of another test may have."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return None
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_each_change_is_proved(agent: Service) -> None:
@@ -100,7 +75,7 @@ def test_each_change_is_proved(agent: Service) -> None:
     assert before is not None
     assert after is not None
     assert after != before
-    answer = json.loads(agent.command("status", "--json").output)
+    answer = agent.as_json("status")
     proof = answer["verified"]
     assert (proof["outcome"], proof["version"]) == ("proved", answer["snapshot_version"])
     assert proof["generation"] == after
@@ -188,7 +163,7 @@ def test_the_proving_process_holds_nothing_up(agent: Service) -> None:
     agent.wait_for_event("ruleset_applied", 4)
     agent.wait_for_proof()
     assert prover_pid(agent) != pid
-    assert json.loads(agent.command("status", "--json").output)["verified_outcome"] == "proved"
+    assert agent.as_json("status")["verified_outcome"] == "proved"
     assert agent.stop() == 0
 
 
@@ -231,7 +206,7 @@ def test_definitions_are_compared_in_the_modes_of_the_host(agent: Service) -> No
     assert agent.stop() == 0
     assert agent.command("verify", files).status == 0
     agent.namespace.nft("delete", "table", "inet", "sgagent")
-    applied = json.loads(agent.command("compile", "--verify", "--json", files).output)
+    applied = agent.as_json("compile", "--verify", files)
     assert (applied["outcome"], applied["verified"]["outcome"]) == ("applied", "proved")
     assert agent.command("verify").status == 0
     (agent.directory / "state" / "modes.json").unlink()

@@ -242,6 +242,14 @@ def is_open(attempt: Callable[[], socket.socket]) -> bool:
     return True
 
 
+def is_answered(attempt: Callable[[], socket.socket]) -> bool:
+    """Tell whether an attempt to connect is answered, be it by a refusal."""
+    try:
+        return is_open(attempt)
+    except ConnectionRefusedError:
+        return True
+
+
 def _met(opener: socket.socket, listener: socket.socket) -> socket.socket:
     """Exchange the first datagrams of a session, and return the listener as an end that is connected."""
     opener.send(b"hello")
