@@ -13,25 +13,6 @@ from sgagent.core.conditions import GroupPath
 from sgagent.core.model import Family
 from sgagent.core.policy import LOOPBACK
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import (
-    BITS,
-    SYMBOLS,
-    Comparable,
-    Element,
-    Goto,
-    Interval,
-    Jump,
-    KeyType,
-    LookUp,
-    Match,
-    NamePrefix,
-    Operator,
-    Rule,
-    Ruleset,
-    Selector,
-    Symbol,
-    TupleDirection,
-)
 from tests.draws import Draws
 from tests.encounters import Encounter, hook_of
 from tests.tracer import Session, Tuple, WirePacket
@@ -44,51 +25,51 @@ class Target:
     chain: str | None = None
     rule: int | None = None
     verdict_map: str | None = None
-    element: Element | None = None
+    element: nft.Element | None = None
 
 
 class Edges:
     """The values at and beside the ends of all that tables compare."""
 
-    def __init__(self, *tables: Ruleset) -> None:
+    def __init__(self, *tables: nft.Ruleset) -> None:
         """Collect them."""
-        self._numbers: dict[KeyType, set[int]] = {key_type: {0, 1} for key_type in BITS}
+        self._numbers: dict[nft.KeyType, set[int]] = {key_type: {0, 1} for key_type in nft.BITS}
         self._links: set[str] = {"lo", "eth9"}
         for table in tables:
             for chain in table.chains:
                 for rule in chain.rules:
                     for statement in rule.statements:
-                        if isinstance(statement, Match):
+                        if isinstance(statement, nft.Match):
                             self._take(statement.selector.key_type, statement.values)
             for verdict_map in table.verdict_maps:
                 for element in verdict_map.elements:
                     for key_type, value in zip(verdict_map.key_types, element.key, strict=True):
                         self._take(key_type, (value,))
-        self._numbers[KeyType.INET_SERVICE] |= {67, 68, 546, 547}
-        self._numbers[KeyType.ICMPV6_TYPE] |= {128, 129, 133}
-        self._numbers[KeyType.INTEGER] |= {64, 255}
+        self._numbers[nft.KeyType.INET_SERVICE] |= {67, 68, 546, 547}
+        self._numbers[nft.KeyType.ICMPV6_TYPE] |= {128, 129, 133}
+        self._numbers[nft.KeyType.INTEGER] |= {64, 255}
         self.numbers = {key_type: sorted(found) for key_type, found in self._numbers.items()}
         self.links = sorted(self._links)
 
-    def _take(self, key_type: KeyType, values: Sequence[Comparable]) -> None:
+    def _take(self, key_type: nft.KeyType, values: Sequence[nft.Comparable]) -> None:
         for value in values:
-            if isinstance(value, NamePrefix):
+            if isinstance(value, nft.NamePrefix):
                 self._links.update((value.prefix, f"{value.prefix}x"))
                 continue
-            if isinstance(value, Symbol):
-                if key_type is KeyType.IFNAME:
+            if isinstance(value, nft.Symbol):
+                if key_type is nft.KeyType.IFNAME:
                     self._links.add(value.word)
                 continue
             if isinstance(value, GroupPath):
                 continue
-            last = (1 << BITS[key_type]) - 1
+            last = (1 << nft.BITS[key_type]) - 1
             near = (value.first - 1, value.first, value.last, value.last + 1)
             self._numbers[key_type].update(number for number in near if 0 <= number <= last)
 
-    def number(self, draws: Draws, key_type: KeyType) -> int:
+    def number(self, draws: Draws, key_type: nft.KeyType) -> int:
         """Draw a number of a type, most often one at an edge."""
         if draws.chance(15):
-            return draws.number(BITS[key_type] // 8 or 1) & (1 << BITS[key_type]) - 1
+            return draws.number(nft.BITS[key_type] // 8 or 1) & (1 << nft.BITS[key_type]) - 1
         return draws.choice(self.numbers[key_type])
 
 
@@ -141,14 +122,14 @@ class Constraints:
 
     def __init__(self) -> None:
         """Begin with everything."""
-        self.numbers: dict[str, list[Interval]] = {}
+        self.numbers: dict[str, list[nft.Interval]] = {}
         self.words: dict[str, set[str]] = {}
         self.bits: list[tuple[int, int, bool]] = []
         """Mask, value, and whether the mark must meet it."""
 
-    def number(self, name: str, values: Sequence[Interval], *, bits: int, inside: bool) -> None:
+    def number(self, name: str, values: Sequence[nft.Interval], *, bits: int, inside: bool) -> None:
         """Leave a number only values inside or outside some intervals."""
-        before = self.numbers.get(name, [Interval(0, (1 << bits) - 1)])
+        before = self.numbers.get(name, [nft.Interval(0, (1 << bits) - 1)])
         wanted = sorted(values) if inside else list(_gaps(sorted(values), bits))
         found = _common(before, wanted)
         if found:  # what can't be met is left: the packet is only likelier to get there
@@ -162,19 +143,19 @@ class Constraints:
             self.words[name] = found
 
 
-def _gaps(values: Sequence[Interval], bits: int) -> Iterator[Interval]:
+def _gaps(values: Sequence[nft.Interval], bits: int) -> Iterator[nft.Interval]:
     start = 0
     for value in values:
         if value.first > start:
-            yield Interval(start, value.first - 1)
+            yield nft.Interval(start, value.first - 1)
         start = max(start, value.last + 1)
     if start < 1 << bits:
-        yield Interval(start, (1 << bits) - 1)
+        yield nft.Interval(start, (1 << bits) - 1)
 
 
-def _common(some: Sequence[Interval], others: Sequence[Interval]) -> list[Interval]:
+def _common(some: Sequence[nft.Interval], others: Sequence[nft.Interval]) -> list[nft.Interval]:
     return [
-        Interval(max(one.first, other.first), min(one.last, other.last))
+        nft.Interval(max(one.first, other.first), min(one.last, other.last))
         for one in some
         for other in others
         if one.first <= other.last and other.first <= one.last
@@ -185,8 +166,8 @@ def _common(some: Sequence[Interval], others: Sequence[Interval]) -> list[Interv
 class _Step:
     """A rule that is taken on a path, or passed by."""
 
-    rule: Rule
-    element: Element | None = None
+    rule: nft.Rule
+    element: nft.Element | None = None
     """The one that its look-up finds."""
 
     is_taken: bool = True
@@ -198,12 +179,12 @@ _MOST_PASSED = 30
 class Search:
     """Draws packets for one table, at its edges and along its paths."""
 
-    def __init__(self, table: Ruleset, edges: Edges) -> None:
+    def __init__(self, table: nft.Ruleset, edges: Edges) -> None:
         """Find which rules and elements lead to each chain."""
         self.table = table
         self.edges = edges
         self._base = {chain.name: chain for chain in table.chains if chain.hook}
-        self._ways: dict[str, list[tuple[str, int, Element | None]]] = {}
+        self._ways: dict[str, list[tuple[str, int, nft.Element | None]]] = {}
         self._users: dict[str, list[tuple[str, int]]] = {}
         for chain in table.chains:
             for number, rule in enumerate(chain.rules):
@@ -211,12 +192,12 @@ class Search:
                     self._note(chain.name, number, statement)
 
     def _note(self, chain: str, number: int, statement: object) -> None:
-        if isinstance(statement, (Goto, Jump)):
+        if isinstance(statement, (nft.Goto, nft.Jump)):
             self._ways.setdefault(statement.chain, []).append((chain, number, None))
-        elif isinstance(statement, LookUp):
+        elif isinstance(statement, nft.LookUp):
             self._users.setdefault(statement.verdict_map, []).append((chain, number))
             for element in self.table.verdict_map_by_name[statement.verdict_map].elements:
-                if isinstance(element.verdict, (Goto, Jump)):
+                if isinstance(element.verdict, (nft.Goto, nft.Jump)):
                     self._ways.setdefault(element.verdict.chain, []).append((chain, number, element))
 
     def anything(self, draws: Draws) -> Encounter:
@@ -283,15 +264,15 @@ class Search:
         """Return the chain that a rule leads to; of a map, one that an element of it leads to."""
         last = step.rule.statements[-1]
         verdict: object = last
-        if isinstance(last, LookUp):
+        if isinstance(last, nft.LookUp):
             elements = self.table.verdict_map_by_name[last.verdict_map].elements
             if not elements:
                 return None
             verdict = (step.element or draws.choice(elements)).verdict
-        return verdict.chain if isinstance(verdict, (Goto, Jump)) else None
+        return verdict.chain if isinstance(verdict, (nft.Goto, nft.Jump)) else None
 
     def _steps(
-        self, draws: Draws, name: str, number: int, element: Element | None, *, is_taken: bool = True
+        self, draws: Draws, name: str, number: int, element: nft.Element | None, *, is_taken: bool = True
     ) -> list[_Step]:
         """Return the rule that is taken, and those before it that are passed by."""
         rules = self.table.chain_by_name[name].rules
@@ -319,33 +300,33 @@ class _Maker:
     def choose_words(self, step: _Step) -> None:
         """Leave family, state, direction and link what a step allows."""
         if not step.is_taken:
-            words = [one for one in step.rule.statements if isinstance(one, Match)]
-            if len(words) == 1 and isinstance(words[0].values[0], Symbol):
+            words = [one for one in step.rule.statements if isinstance(one, nft.Match)]
+            if len(words) == 1 and isinstance(words[0].values[0], nft.Symbol):
                 self._match_word(words[0], inside=False)
             return
         for statement in step.rule.statements:
-            if isinstance(statement, Match):
+            if isinstance(statement, nft.Match):
                 self._match_word(statement, inside=True)
                 self._imply(statement.selector)
-            elif isinstance(statement, LookUp):
+            elif isinstance(statement, nft.LookUp):
                 for position, selector in enumerate(statement.selectors):
                     self._imply(selector)
                     value = step.element.key[position] if step.element else None
-                    if isinstance(value, Symbol):
-                        self._match_word(Match(selector, (value,)), inside=True)
+                    if isinstance(value, nft.Symbol):
+                        self._match_word(nft.Match(selector, (value,)), inside=True)
             elif isinstance(statement, nft.SetMark):
                 self._imply(nft.CT_MARK)
 
-    def _match_word(self, match: Match, *, inside: bool) -> None:
-        words = {value.word for value in match.values if isinstance(value, Symbol)}
-        words |= {f"{value.prefix}x" for value in match.values if isinstance(value, NamePrefix)}
+    def _match_word(self, match: nft.Match, *, inside: bool) -> None:
+        words = {value.word for value in match.values if isinstance(value, nft.Symbol)}
+        words |= {f"{value.prefix}x" for value in match.values if isinstance(value, nft.NamePrefix)}
         if words and not match.asks_for_a_link:  # the hook says whether it knows one
             key_type = match.selector.key_type
-            universe = set(self.edges.links) if key_type is KeyType.IFNAME else set(SYMBOLS[key_type])
-            inside = inside is (match.operator is Operator.EQUAL)
+            universe = set(self.edges.links) if key_type is nft.KeyType.IFNAME else set(nft.SYMBOLS[key_type])
+            inside = inside is (match.operator is nft.Operator.EQUAL)
             self.left.word(key_type.value, words, universe, inside=inside)
 
-    def _imply(self, selector: Selector) -> None:
+    def _imply(self, selector: nft.Selector) -> None:
         """Draw what the selector needs to be there."""
         left = self.left
         key = selector.key
@@ -354,12 +335,12 @@ class _Maker:
         elif key.startswith("ip "):
             left.word("nf_proto", {"ipv4"}, {"ipv4", "ipv6"}, inside=True)
         if selector.kind == "ct" and key != "state":
-            left.word("ct_state", set(_TRACKED), set(SYMBOLS[KeyType.CT_STATE]), inside=True)
+            left.word("ct_state", set(_TRACKED), set(nft.SYMBOLS[nft.KeyType.CT_STATE]), inside=True)
         if "icmpv6" in key:
-            left.number("protocol", [Interval.single(58)], bits=8, inside=True)
+            left.number("protocol", [nft.Interval.single(58)], bits=8, inside=True)
         for name, number in (("tcp", 6), ("udp", 17)):
             if key.startswith(f"{name} "):
-                left.number("protocol", [Interval.single(number)], bits=8, inside=True)
+                left.number("protocol", [nft.Interval.single(number)], bits=8, inside=True)
 
     def settle(self) -> None:
         """Draw state, direction and family."""
@@ -378,33 +359,38 @@ class _Maker:
         """Leave the numbers what a step allows."""
         statements = step.rule.statements
         if not step.is_taken:
-            numbers = [one for one in statements if isinstance(one, Match)]
+            numbers = [one for one in statements if isinstance(one, nft.Match)]
             if len(numbers) == 1 or (numbers and self.draws.chance(50)):
                 self._match(self.draws.choice(numbers), inside=False)
             return
         for statement in statements:
-            if isinstance(statement, Match):
+            if isinstance(statement, nft.Match):
                 self._match(statement, inside=True)
-            elif isinstance(statement, LookUp) and step.element is not None:
+            elif isinstance(statement, nft.LookUp) and step.element is not None:
                 for selector, value in zip(statement.selectors, step.element.key, strict=True):
-                    self._match(Match(selector, (value,)), inside=True)
+                    self._match(nft.Match(selector, (value,)), inside=True)
 
-    def _match(self, match: Match, *, inside: bool) -> None:
-        intervals = [value for value in match.values if isinstance(value, Interval)]
+    def _match(self, match: nft.Match, *, inside: bool) -> None:
+        intervals = [value for value in match.values if isinstance(value, nft.Interval)]
         if not intervals or match.selector == nft.CT_STATUS:
             return
-        inside = inside is (match.operator is Operator.EQUAL)
+        inside = inside is (match.operator is nft.Operator.EQUAL)
         key_type = match.selector.key_type
-        if key_type is KeyType.MARK:
+        if key_type is nft.KeyType.MARK:
             self.left.bits.append((match.mask or 0xFFFFFFFF, intervals[0].first, inside))
             return
-        self.left.number(self._name(match.selector), intervals, bits=BITS[key_type], inside=inside)
+        self.left.number(self._name(match.selector), intervals, bits=nft.BITS[key_type], inside=inside)
 
-    def _name(self, selector: Selector) -> str:
+    def _name(self, selector: nft.Selector) -> str:
         """Return the variable that a selector reads: the packet's, or the tuple's that is not on the wire."""
-        if selector.key_type is KeyType.INET_PROTO:
+        if selector.key_type is nft.KeyType.INET_PROTO:
             return "session protocol" if self.state == "related" and selector.kind == "ct" else "protocol"
-        if selector.key_type in (KeyType.ICMPV6_TYPE, KeyType.INTEGER, KeyType.ETHER_ADDR, KeyType.TCP_FLAG):
+        if selector.key_type in (
+            nft.KeyType.ICMPV6_TYPE,
+            nft.KeyType.INTEGER,
+            nft.KeyType.ETHER_ADDR,
+            nft.KeyType.TCP_FLAG,
+        ):
             return str(selector.key_type.value)
         field = _FIELDS[selector.key.split()[-1]]
         if selector.tuple_direction is None:
@@ -415,12 +401,12 @@ class _Maker:
             return field if self.hook == "prerouting" else _TURNED[field]
         return f"other {field}"
 
-    def _tuple_on_the_wire(self) -> TupleDirection:
+    def _tuple_on_the_wire(self) -> nft.TupleDirection:
         """Return which tuple has the addresses that are on the wire, outside of NAT."""
         is_original = (self.direction == "original") is (self.hook == "prerouting")
-        return TupleDirection.ORIGINAL if is_original else TupleDirection.REPLY
+        return nft.TupleDirection.ORIGINAL if is_original else nft.TupleDirection.REPLY
 
-    def _draw(self, name: str, key_type: KeyType) -> int:
+    def _draw(self, name: str, key_type: nft.KeyType) -> int:
         left = self.left.numbers.get(name)
         if left is None:
             return self.edges.number(self.draws, key_type)
@@ -444,9 +430,9 @@ class _Maker:
             self._perturb()
         links = sorted(self.left.words.get("ifname", set(self.edges.links)))
         protocol = self._protocol()
-        address = KeyType.IPV4_ADDR if self.family is Family.IPV4 else KeyType.IPV6_ADDR
+        address = nft.KeyType.IPV4_ADDR if self.family is Family.IPV4 else nft.KeyType.IPV6_ADDR
         names = ("source", "destination", "source_port", "destination_port")
-        types = (address, address, KeyType.INET_SERVICE, KeyType.INET_SERVICE)
+        types = (address, address, nft.KeyType.INET_SERVICE, nft.KeyType.INET_SERVICE)
         source, destination, source_port, destination_port = map(self._draw, names, types)
         packet = WirePacket(
             hook=self.hook,
@@ -457,9 +443,9 @@ class _Maker:
             protocol=protocol,
             source_port=source_port,
             destination_port=destination_port,
-            icmp_type=self._draw("icmpv6_type", KeyType.ICMPV6_TYPE),
-            tcp_flags=self._draw("tcp_flag", KeyType.TCP_FLAG) & 0xFF,
-            hop_limit=self._draw("integer", KeyType.INTEGER),
+            icmp_type=self._draw("icmpv6_type", nft.KeyType.ICMPV6_TYPE),
+            tcp_flags=self._draw("tcp_flag", nft.KeyType.TCP_FLAG) & 0xFF,
+            hop_limit=self._draw("integer", nft.KeyType.INTEGER),
             state=self.state,
             packet_direction=self.direction,
         )
@@ -487,7 +473,7 @@ class _Maker:
             number = chosen.first - 1 if self.draws.chance(50) else chosen.last + 1
             bits = 128 if "source" in name or "destination" in name else 8
             if 0 <= number < 1 << bits:
-                left.numbers[name] = [Interval.single(number)]
+                left.numbers[name] = [nft.Interval.single(number)]
         elif name in left.words:
             del left.words[name]
         elif name == "mark":
@@ -497,10 +483,10 @@ class _Maker:
 
     def _protocol(self) -> int:
         if "protocol" in self.left.numbers:
-            return self._draw("protocol", KeyType.INET_PROTO)
+            return self._draw("protocol", nft.KeyType.INET_PROTO)
         if self.draws.chance(60):
             return self.draws.choice(_LIKELY_PROTOCOLS)
-        return self.edges.number(self.draws, KeyType.INET_PROTO)
+        return self.edges.number(self.draws, nft.KeyType.INET_PROTO)
 
     def _feasible(self, packet: WirePacket) -> WirePacket:
         """Return the packet in a state that conntrack would give it."""
@@ -532,7 +518,7 @@ class _Maker:
         """Draw the session: the tuple on the wire, and the other one, which is its inverse without NAT."""
         draws = self.draws
         if packet.state == "related":
-            drawn = self._draw("session protocol", KeyType.INET_PROTO)
+            drawn = self._draw("session protocol", nft.KeyType.INET_PROTO)
             protocol = 17 if drawn in _NO_SESSION[packet.family] else drawn
             original = self._tuple("original", packet.family, protocol)
             reply = self._tuple("reply", packet.family, protocol)
@@ -552,7 +538,7 @@ class _Maker:
                 other = self._tuple("other", packet.family, protocol)
             else:
                 other = _inverse(near)
-            is_original = self._tuple_on_the_wire() is TupleDirection.ORIGINAL
+            is_original = self._tuple_on_the_wire() is nft.TupleDirection.ORIGINAL
             original, reply = (near, other) if is_original else (other, near)
         if protocol == _ICMP[packet.family]:
             original, reply = self._with_types(packet, original, reply)
@@ -564,7 +550,7 @@ class _Maker:
 
     def _with_types(self, packet: WirePacket, original: Tuple, reply: Tuple) -> tuple[Tuple, Tuple]:
         """Return the tuples of a session of ICMP: in the place of ports are its id, and type and code."""
-        identity = self.edges.number(self.draws, KeyType.INET_SERVICE)
+        identity = self.edges.number(self.draws, nft.KeyType.INET_SERVICE)
         answers = _ANSWERS[packet.family]
         request = self.draws.choice(sorted(answers))
         if packet.state != "related":
@@ -578,19 +564,19 @@ class _Maker:
         return any(name.startswith(f"{prefix} ") for name in self.left.numbers)
 
     def _tuple(self, prefix: str, family: Family, protocol: int) -> Tuple:
-        address = KeyType.IPV4_ADDR if family is Family.IPV4 else KeyType.IPV6_ADDR
+        address = nft.KeyType.IPV4_ADDR if family is Family.IPV4 else nft.KeyType.IPV6_ADDR
         last = (1 << family.bits) - 1
         ports = 0xFFFF if protocol in _WITH_PORTS else 0
         return Tuple(
             source=self._draw(f"{prefix} source", address) & last,
             destination=self._draw(f"{prefix} destination", address) & last,
-            source_port=self._draw(f"{prefix} source_port", KeyType.INET_SERVICE) & ports,
-            destination_port=self._draw(f"{prefix} destination_port", KeyType.INET_SERVICE) & ports,
+            source_port=self._draw(f"{prefix} source_port", nft.KeyType.INET_SERVICE) & ports,
+            destination_port=self._draw(f"{prefix} destination_port", nft.KeyType.INET_SERVICE) & ports,
         )
 
     def _mark(self) -> int:
         """Draw a mark that meets what is left, as far as one does."""
-        mark = self.edges.number(self.draws, KeyType.MARK)
+        mark = self.edges.number(self.draws, nft.KeyType.MARK)
         if self.draws.chance(50):
             mark ^= self.draws.number(2)
         if self.draws.chance(25):

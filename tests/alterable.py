@@ -7,28 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from sgagent.nft.ruleset import (
-    CT_MARK,
-    Accept,
-    Chain,
-    Count,
-    Drop,
-    Element,
-    Goto,
-    Interval,
-    Jump,
-    KeyType,
-    LookUp,
-    Match,
-    Rule,
-    Ruleset,
-    SetMark,
-    Statement,
-    Symbol,
-    Value,
-    VerdictMap,
-    sort_key,
-)
+from sgagent.nft import ruleset as nft
 
 
 class Place(NamedTuple):
@@ -57,7 +36,7 @@ class Alteration:
     what: str
     """In a few words, for the report."""
 
-    objects: tuple[Chain | VerdictMap, ...] = ()
+    objects: tuple[nft.Chain | nft.VerdictMap, ...] = ()
     removed: str | None = None
     """The name of a chain that goes."""
 
@@ -68,27 +47,27 @@ class Alteration:
 class AlterableTable:
     """A table with the places where it can be altered, and how."""
 
-    def __init__(self, table: Ruleset) -> None:
+    def __init__(self, table: nft.Ruleset) -> None:
         """Take the table that is to be altered."""
         self.original = table
 
     def is_possible(self, alteration: Alteration) -> bool:
         """Return whether the kernel would take it: keys are disjoint, and no chain leads back to itself."""
         return all(
-            _is_disjoint(one) if isinstance(one, VerdictMap) else self._leads_not_back(one)
+            _is_disjoint(one) if isinstance(one, nft.VerdictMap) else self._leads_not_back(one)
             for one in alteration.objects
         ) and not any(
-            self._leads_back_by_map(one) for one in alteration.objects if isinstance(one, VerdictMap)
+            self._leads_back_by_map(one) for one in alteration.objects if isinstance(one, nft.VerdictMap)
         )
 
-    def _leads_not_back(self, altered: Chain) -> bool:
+    def _leads_not_back(self, altered: nft.Chain) -> bool:
         before = self.original.chain_by_name.get(altered.name)
         known = set(_targets(self.original, before)) if before else set()
         return not any(
             altered.name in self.reachable(target) for target in set(_targets(self.original, altered)) - known
         )
 
-    def _leads_back_by_map(self, altered: VerdictMap) -> bool:
+    def _leads_back_by_map(self, altered: nft.VerdictMap) -> bool:
         """Return whether a new target of a map leads to a chain that looks it up."""
         before = set(map(_target, self.original.verdict_map_by_name[altered.name].elements))
         new = set(map(_target, altered.elements)) - before - {None}
@@ -131,9 +110,9 @@ class AlterableTable:
                 for chain in self.original.chains
                 for rule in chain.rules
                 for statement in rule.statements
-                if isinstance(statement, Match) and statement.selector.key_type is KeyType.IFNAME
+                if isinstance(statement, nft.Match) and statement.selector.key_type is nft.KeyType.IFNAME
                 for value in statement.values
-                if isinstance(value, Symbol)
+                if isinstance(value, nft.Symbol)
             )
         )
 
@@ -170,59 +149,59 @@ class AlterableTable:
 
     # What a place holds.
 
-    def chain_at(self, place: Place) -> Chain:
+    def chain_at(self, place: Place) -> nft.Chain:
         """Return the chain of a place."""
         assert place.chain is not None
         return self.original.chain_by_name[place.chain]
 
-    def rule_at(self, place: Place) -> Rule:
+    def rule_at(self, place: Place) -> nft.Rule:
         """Return the rule of a place."""
         assert place.rule is not None
         return self.chain_at(place).rules[place.rule]
 
-    def statement_at(self, place: Place) -> Statement:
+    def statement_at(self, place: Place) -> nft.Statement:
         """Return the statement of a place."""
         assert place.statement is not None
         return self.rule_at(place).statements[place.statement]
 
-    def map_at(self, place: Place) -> VerdictMap:
+    def map_at(self, place: Place) -> nft.VerdictMap:
         """Return the map of a place."""
         assert place.verdict_map is not None
         return self.original.verdict_map_by_name[place.verdict_map]
 
-    def element_at(self, place: Place) -> Element:
+    def element_at(self, place: Place) -> nft.Element:
         """Return the element of a place."""
         assert place.element is not None
         return self.map_at(place).elements[place.element]
 
     # What takes its place.
 
-    def rules_in(self, place: Place, what: str, *rules: Rule) -> Alteration:
+    def rules_in(self, place: Place, what: str, *rules: nft.Rule) -> Alteration:
         """Return the chain with these rules where the place's is."""
         chain, number = self.chain_at(place), place.rule
         assert number is not None
         return with_rules(chain, what, *chain.rules[:number], *rules, *chain.rules[number + 1 :])
 
-    def statements_in(self, place: Place, what: str, *statements: Statement) -> Alteration:
+    def statements_in(self, place: Place, what: str, *statements: nft.Statement) -> Alteration:
         """Return the chain with these statements where the place's is."""
         rule, position = self.rule_at(place), place.statement
         assert position is not None
         found = (*rule.statements[:position], *statements, *rule.statements[position + 1 :])
-        return self.rules_in(place, what, *([Rule(found)] if found else []))
+        return self.rules_in(place, what, *([nft.Rule(found)] if found else []))
 
-    def elements_in(self, place: Place, what: str, *elements: Element) -> Alteration:
+    def elements_in(self, place: Place, what: str, *elements: nft.Element) -> Alteration:
         """Return the map with these elements where the place's is."""
         verdict_map, number = self.map_at(place), place.element
         others = [one for position, one in enumerate(verdict_map.elements) if position != number]
         return Alteration(what, (with_elements(verdict_map, (*others, *elements)),))
 
 
-def with_alteration(table: Ruleset, alteration: Alteration) -> Ruleset:
+def with_alteration(table: nft.Ruleset, alteration: Alteration) -> nft.Ruleset:
     """Return the table with the alteration."""
     chains = {chain.name: chain for chain in table.chains}
     maps = {verdict_map.name: verdict_map for verdict_map in table.verdict_maps}
     for one in alteration.objects:
-        if isinstance(one, Chain):
+        if isinstance(one, nft.Chain):
             chains[one.name] = one
         else:
             maps[one.name] = one
@@ -235,39 +214,39 @@ def with_alteration(table: Ruleset, alteration: Alteration) -> Ruleset:
     )
 
 
-def with_rules(chain: Chain, what: str, *rules: Rule) -> Alteration:
+def with_rules(chain: nft.Chain, what: str, *rules: nft.Rule) -> Alteration:
     """Return the chain with these rules."""
     return Alteration(what, (replace(chain, rules=rules),))
 
 
-def with_elements(verdict_map: VerdictMap, elements: Iterable[Element]) -> VerdictMap:
+def with_elements(verdict_map: nft.VerdictMap, elements: Iterable[nft.Element]) -> nft.VerdictMap:
     """Return the map with these elements, in their order."""
-    return replace(verdict_map, elements=tuple(sorted(elements, key=lambda one: sort_key(one.key))))
+    return replace(verdict_map, elements=tuple(sorted(elements, key=lambda one: nft.sort_key(one.key))))
 
 
-def _maps_of(chain: Chain) -> Iterator[str]:
+def _maps_of(chain: nft.Chain) -> Iterator[str]:
     for rule in chain.rules:
         for statement in rule.statements:
-            if isinstance(statement, LookUp):
+            if isinstance(statement, nft.LookUp):
                 yield statement.verdict_map
 
 
-def _targets(table: Ruleset, chain: Chain) -> Iterator[str]:
+def _targets(table: nft.Ruleset, chain: nft.Chain) -> Iterator[str]:
     """Yield the chains that a chain leads to."""
     for rule in chain.rules:
         for statement in rule.statements:
-            if isinstance(statement, (Goto, Jump)):
+            if isinstance(statement, (nft.Goto, nft.Jump)):
                 yield statement.chain
-            elif isinstance(statement, LookUp):
+            elif isinstance(statement, nft.LookUp):
                 elements = table.verdict_map_by_name[statement.verdict_map].elements
                 yield from (target for target in map(_target, elements) if target is not None)
 
 
-def _target(element: Element) -> str | None:
-    return element.verdict.chain if isinstance(element.verdict, (Goto, Jump)) else None
+def _target(element: nft.Element) -> str | None:
+    return element.verdict.chain if isinstance(element.verdict, (nft.Goto, nft.Jump)) else None
 
 
-def _is_disjoint(verdict_map: VerdictMap) -> bool:
+def _is_disjoint(verdict_map: nft.VerdictMap) -> bool:
     """Return whether no packet could meet two elements, and keys are of the map's type."""
     keys = [element.key for element in verdict_map.elements]
     if len(set(keys)) != len(keys):
@@ -279,22 +258,24 @@ def _is_disjoint(verdict_map: VerdictMap) -> bool:
     )
 
 
-def _overlap(one: Value, other: Value) -> bool:
-    if isinstance(one, Interval) and isinstance(other, Interval):
+def _overlap(one: nft.Value, other: nft.Value) -> bool:
+    if isinstance(one, nft.Interval) and isinstance(other, nft.Interval):
         return one.first <= other.last and other.first <= one.last
     return one == other
 
 
-SORTS: Mapping[str, Callable[[Statement], bool]] = {
+SORTS: Mapping[str, Callable[[nft.Statement], bool]] = {
     "statement": lambda _: True,
-    "verdict": lambda one: isinstance(one, (Accept, Drop, Goto, Jump)),
-    "target": lambda one: isinstance(one, (Goto, Jump)),
-    "counter": lambda one: isinstance(one, Count),
-    "match": lambda one: isinstance(one, Match),
-    "set": lambda one: isinstance(one, Match) and len(one.values) > 1,
-    "symbol": lambda one: isinstance(one, Match) and isinstance(one.values[0], Symbol),
-    "look-up": lambda one: isinstance(one, LookUp),
-    "reading": lambda one: isinstance(one, (LookUp, Match)),
-    "mark": lambda one: isinstance(one, SetMark) or (isinstance(one, Match) and one.selector == CT_MARK),
+    "verdict": lambda one: isinstance(one, (nft.Accept, nft.Drop, nft.Goto, nft.Jump)),
+    "target": lambda one: isinstance(one, (nft.Goto, nft.Jump)),
+    "counter": lambda one: isinstance(one, nft.Count),
+    "match": lambda one: isinstance(one, nft.Match),
+    "set": lambda one: isinstance(one, nft.Match) and len(one.values) > 1,
+    "symbol": lambda one: isinstance(one, nft.Match) and isinstance(one.values[0], nft.Symbol),
+    "look-up": lambda one: isinstance(one, nft.LookUp),
+    "reading": lambda one: isinstance(one, (nft.LookUp, nft.Match)),
+    "mark": lambda one: (
+        isinstance(one, nft.SetMark) or (isinstance(one, nft.Match) and one.selector == nft.CT_MARK)
+    ),
 }
 """Sorts of statements, so that rare ones are drawn where a kind needs them."""

@@ -13,37 +13,6 @@ from itertools import product
 from sgagent.core.conditions import GroupPath
 from sgagent.nft import ruleset as nft
 from sgagent.nft.diff import make_plan
-from sgagent.nft.ruleset import (
-    BITS,
-    SYMBOLS,
-    Accept,
-    Chain,
-    Comparable,
-    Count,
-    Drop,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    Jump,
-    KeyType,
-    LookUp,
-    Match,
-    NamePrefix,
-    Operator,
-    Return,
-    Rule,
-    Ruleset,
-    Selector,
-    SetMark,
-    Statement,
-    Symbol,
-    TupleDirection,
-    Value,
-    Verdict,
-    VerdictMap,
-    sort_key,
-)
 from sgagent.nft.transactions import AddChain, AddRule, Json, Operation, encode_operation
 from sgagent.verify.verified_table import VerifiedTable, table_of
 from tests.alterable import AlterableTable, Alteration, Place, with_alteration, with_elements, with_rules
@@ -54,7 +23,7 @@ _OTHER_LINKS = ("lo", "eth9")
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _FOREIGN_PRIORITIES = (-400, -250, -150, 0, 50, 300)
 _TRIES = 200
-RETURN = Return()
+RETURN = nft.Return()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +33,7 @@ class PlantedFault:
     kind: str
     place: Place
     what: str
-    table: Ruleset
+    table: nft.Ruleset
     foreign: tuple[str, ...] = ()
     """What of it our own tables never have, as :func:`sgagent.nft.own_table.decode_ruleset` names it."""
 
@@ -119,8 +88,8 @@ def _command(operation: Operation, flags: Sequence[str], foreign: Sequence[str])
     match operation:
         case AddRule(chain, rule) if RETURN in rule.statements:
             place = rule.statements.index(RETURN)
-            others = (*rule.statements[:place], Accept(), *rule.statements[place + 1 :])
-            command = encode_operation(AddRule(chain, Rule(others)), flags)
+            others = (*rule.statements[:place], nft.Accept(), *rule.statements[place + 1 :])
+            command = encode_operation(AddRule(chain, nft.Rule(others)), flags)
             command["add"]["rule"]["expr"][place] = {"return": None}
         case AddChain(chain) if f"policy {chain.name}" in foreign:
             command = encode_operation(operation, flags)
@@ -147,30 +116,30 @@ def _element_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     element, verdict_map = table.element_at(place), table.map_at(place)
     others = [other.verdict for other in verdict_map.elements if other.verdict != element.verdict][:3]
     for key in _keys_beside(element.key, verdict_map):
-        for verdict in (element.verdict, *others, Accept(), Drop()):
-            added = Element(key, verdict)
+        for verdict in (element.verdict, *others, nft.Accept(), nft.Drop()):
+            added = nft.Element(key, verdict)
             yield table.elements_in(place, f"{added} added", element, added)
 
 
-def _keys_beside(key: tuple[Value, ...], verdict_map: VerdictMap) -> Iterator[tuple[Value, ...]]:
+def _keys_beside(key: tuple[nft.Value, ...], verdict_map: nft.VerdictMap) -> Iterator[tuple[nft.Value, ...]]:
     for position, value in enumerate(key):
         for neighbour in _neighbours(value, verdict_map.key_types[position]):
             yield (*key[:position], neighbour, *key[position + 1 :])
 
 
-def _neighbours(value: Value, key_type: KeyType) -> Iterator[Value]:
+def _neighbours(value: nft.Value, key_type: nft.KeyType) -> Iterator[nft.Value]:
     """Yield single values right beside a value, or other symbols."""
-    if isinstance(value, Symbol):
+    if isinstance(value, nft.Symbol):
         yield from _other_symbols(value, key_type)
         return
     for number in (value.first - 1, value.last + 1):
-        if 0 <= number < 1 << BITS[key_type]:
-            yield Interval.single(number)
+        if 0 <= number < 1 << nft.BITS[key_type]:
+            yield nft.Interval.single(number)
 
 
-def _other_symbols(value: Symbol, key_type: KeyType) -> Iterator[Symbol]:
-    words = _OTHER_LINKS if key_type is KeyType.IFNAME else SYMBOLS[key_type]
-    yield from (Symbol(word) for word in words if word != value.word)
+def _other_symbols(value: nft.Symbol, key_type: nft.KeyType) -> Iterator[nft.Symbol]:
+    words = _OTHER_LINKS if key_type is nft.KeyType.IFNAME else nft.SYMBOLS[key_type]
+    yield from (nft.Symbol(word) for word in words if word != value.word)
 
 
 def _element_verdict(table: AlterableTable, place: Place) -> Iterator[Alteration]:
@@ -190,15 +159,15 @@ def _element_key(table: AlterableTable, place: Place) -> Iterator[Alteration]:
             yield table.elements_in(place, f"{element.key} now {key}", altered)
 
 
-def _edges_moved(value: Value, key_type: KeyType, *, ranges: bool) -> Iterator[Value]:
-    if isinstance(value, Symbol):
+def _edges_moved(value: nft.Value, key_type: nft.KeyType, *, ranges: bool) -> Iterator[nft.Value]:
+    if isinstance(value, nft.Symbol):
         yield from _other_symbols(value, key_type)
         return
     first, last = value.first, value.last
     moved = {(first - 1, last), (first + 1, last), (first, last - 1), (first, last + 1)} if ranges else set()
     for low, high in sorted({*moved, (first - 1, last - 1), (first + 1, last + 1)}):
-        if 0 <= low <= high < 1 << BITS[key_type]:
-            yield Interval(low, high)
+        if 0 <= low <= high < 1 << nft.BITS[key_type]:
+            yield nft.Interval(low, high)
 
 
 def _element_moved(table: AlterableTable, place: Place) -> Iterator[Alteration]:
@@ -260,15 +229,15 @@ def _rule_moved(table: AlterableTable, place: Place) -> Iterator[Alteration]:
 def _rule_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Add a rule without a condition, or with one of the chain's conditions and another end."""
     rule = table.rule_at(place)
-    conditions = tuple(one for one in rule.statements if isinstance(one, Match))
-    ends: list[tuple[Statement, ...]] = [(Accept(),), (Drop(),)]
-    ends += [(Goto(name),) for name in _some(table.regular, place.chain)]
-    ends += [(Count(counter.name),) for counter in table.original.counters[:2]]
-    ends += [(Jump(name),) for name in table.regular[:1]]
-    ends += [(SetMark.replacing(0xFFFFFFFF, 0),), (SetMark.replacing(1, 1),)]
+    conditions = tuple(one for one in rule.statements if isinstance(one, nft.Match))
+    ends: list[tuple[nft.Statement, ...]] = [(nft.Accept(),), (nft.Drop(),)]
+    ends += [(nft.Goto(name),) for name in _some(table.regular, place.chain)]
+    ends += [(nft.Count(counter.name),) for counter in table.original.counters[:2]]
+    ends += [(nft.Jump(name),) for name in table.regular[:1]]
+    ends += [(nft.SetMark.replacing(0xFFFFFFFF, 0),), (nft.SetMark.replacing(1, 1),)]
     for condition in {(), conditions}:
         for end in ends:
-            added = Rule((*condition, *end))
+            added = nft.Rule((*condition, *end))
             yield table.rules_in(place, f"{added} added", added, rule)
 
 
@@ -286,7 +255,7 @@ def _some(names: Sequence[str], near: str | None, most: int = 4) -> Iterator[str
 
 def _statement_deleted(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if not isinstance(statement, Count):
+    if not isinstance(statement, nft.Count):
         yield table.statements_in(place, f"{statement} deleted")
 
 
@@ -294,44 +263,44 @@ def _statement_moved(table: AlterableTable, place: Place) -> Iterator[Alteration
     """Change places with the statement before, unless that one is a verdict's place."""
     rule, position = table.rule_at(place), place.statement
     assert position is not None
-    is_last = isinstance(rule.statements[position], (Accept, Drop, Goto, Jump, LookUp))
+    is_last = isinstance(rule.statements[position], (nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.LookUp))
     if position and not is_last:
         found = list(rule.statements)
         found[position - 1], found[position] = found[position], found[position - 1]
-        yield table.rules_in(place, f"{found[position - 1]} moved to the front", Rule(tuple(found)))
+        yield table.rules_in(place, f"{found[position - 1]} moved to the front", nft.Rule(tuple(found)))
 
 
 def _verdict_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if isinstance(statement, (Accept, Drop, Goto, Jump)):
+    if isinstance(statement, (nft.Accept, nft.Drop, nft.Goto, nft.Jump)):
         for verdict in _other_verdicts(table, statement):
             yield table.statements_in(place, f"{statement} now {verdict}", verdict)
 
 
-def _other_verdicts(table: AlterableTable, verdict: Verdict) -> Iterator[Verdict]:
-    plain: tuple[Verdict, ...] = (Accept(), Drop())
+def _other_verdicts(table: AlterableTable, verdict: nft.Verdict) -> Iterator[nft.Verdict]:
+    plain: tuple[nft.Verdict, ...] = (nft.Accept(), nft.Drop())
     yield from (other for other in plain if other != verdict)
     match verdict:
-        case Goto(chain):
-            yield Jump(chain)
-        case Jump(chain):
-            yield Goto(chain)
+        case nft.Goto(chain):
+            yield nft.Jump(chain)
+        case nft.Jump(chain):
+            yield nft.Goto(chain)
         case _:
-            yield from map(Goto, _some(table.regular, ""))
+            yield from map(nft.Goto, _some(table.regular, ""))
 
 
 def _returns(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Go back to where the chain was jumped from, in the place of a verdict or without a condition."""
     rule = table.rule_at(place)
-    if isinstance(rule.statements[-1], (Accept, Drop, Goto, Jump, LookUp)):
-        yield table.rules_in(place, f"{rule} returns", Rule((*rule.statements[:-1], RETURN)))
-    yield table.rules_in(place, "return added", Rule((RETURN,)), rule)
+    if isinstance(rule.statements[-1], (nft.Accept, nft.Drop, nft.Goto, nft.Jump, nft.LookUp)):
+        yield table.rules_in(place, f"{rule} returns", nft.Rule((*rule.statements[:-1], RETURN)))
+    yield table.rules_in(place, "return added", nft.Rule((RETURN,)), rule)
 
 
 def _target_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Lead to each other chain."""
     statement = table.statement_at(place)
-    if isinstance(statement, (Goto, Jump)):
+    if isinstance(statement, (nft.Goto, nft.Jump)):
         for name in table.regular:
             if name != statement.chain:
                 yield table.statements_in(place, f"{statement} now to {name}", replace(statement, chain=name))
@@ -340,7 +309,7 @@ def _target_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]
 def _element_target_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Lead to each other chain."""
     element = table.element_at(place)
-    if isinstance(element.verdict, (Goto, Jump)):
+    if isinstance(element.verdict, (nft.Goto, nft.Jump)):
         for name in table.regular:
             if name != element.verdict.chain:
                 altered = replace(element, verdict=replace(element.verdict, chain=name))
@@ -349,16 +318,16 @@ def _element_target_changed(table: AlterableTable, place: Place) -> Iterator[Alt
 
 def _counter_deleted(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if isinstance(statement, Count):
+    if isinstance(statement, nft.Count):
         yield table.statements_in(place, f"{statement} deleted")
 
 
 def _counter_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if isinstance(statement, Count):
+    if isinstance(statement, nft.Count):
         for counter in table.original.counters:
             if counter.name != statement.counter:
-                other = Count(counter.name)
+                other = nft.Count(counter.name)
                 yield table.statements_in(place, f"{statement} now {other}", other)
         yield table.statements_in(place, f"{statement} twice", statement, statement)
 
@@ -366,16 +335,16 @@ def _counter_changed(table: AlterableTable, place: Place) -> Iterator[Alteration
 def _counter_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Count where nothing is counted."""
     statement = table.statement_at(place)
-    if not isinstance(statement, Count):
+    if not isinstance(statement, nft.Count):
         for counter in table.original.counters[:8]:
-            added = Count(counter.name)
+            added = nft.Count(counter.name)
             yield table.statements_in(place, f"{added} before {statement}", added, statement)
 
 
 def _map_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Look up in another map of the same type."""
     statement = table.statement_at(place)
-    if isinstance(statement, LookUp):
+    if isinstance(statement, nft.LookUp):
         own = table.original.verdict_map_by_name[statement.verdict_map]
         for other in table.original.verdict_maps:
             if other.key_types == own.key_types and other.name != own.name:
@@ -385,17 +354,17 @@ def _map_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
 
 def _operator_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if isinstance(statement, Match):
-        other = Operator.NOT_EQUAL if statement.operator is Operator.EQUAL else Operator.EQUAL
+    if isinstance(statement, nft.Match):
+        other = nft.Operator.NOT_EQUAL if statement.operator is nft.Operator.EQUAL else nft.Operator.EQUAL
         yield table.statements_in(place, f"{statement} negated", replace(statement, operator=other))
 
 
 def _border_moved(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Move an edge of an interval, or a single number, by one."""
     statement = table.statement_at(place)
-    if isinstance(statement, Match) and statement.mask is None:
+    if isinstance(statement, nft.Match) and statement.mask is None:
         for number, value in enumerate(statement.values):
-            if isinstance(value, Interval):
+            if isinstance(value, nft.Interval):
                 for other in _edges_moved(value, statement.selector.key_type, ranges=True):
                     yield from _with_value(table, place, statement, number, other)
 
@@ -403,30 +372,30 @@ def _border_moved(table: AlterableTable, place: Place) -> Iterator[Alteration]:
 def _value_swapped(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Name another link, state, direction or family."""
     statement = table.statement_at(place)
-    if isinstance(statement, Match):
+    if isinstance(statement, nft.Match):
         for number, value in enumerate(statement.values):
-            if isinstance(value, Symbol):
+            if isinstance(value, nft.Symbol):
                 for other in _other_symbols(value, statement.selector.key_type):
                     yield from _with_value(table, place, statement, number, other)
-            if isinstance(value, NamePrefix):
+            if isinstance(value, nft.NamePrefix):
                 for prefix in filter(None, (value.prefix[:-1], f"{value.prefix}x")):
-                    yield from _with_value(table, place, statement, number, NamePrefix(prefix))
+                    yield from _with_value(table, place, statement, number, nft.NamePrefix(prefix))
 
 
 def _value_deleted(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if isinstance(statement, Match) and len(statement.values) > 1:
+    if isinstance(statement, nft.Match) and len(statement.values) > 1:
         for number in range(len(statement.values)):
             yield from _with_value(table, place, statement, number)
 
 
 def _value_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
-    if isinstance(statement, Match) and statement.mask is None:
+    if isinstance(statement, nft.Match) and statement.mask is None:
         for number, value in enumerate(statement.values):
             beside = (
                 ()
-                if isinstance(value, (GroupPath, NamePrefix))
+                if isinstance(value, (GroupPath, nft.NamePrefix))
                 else _neighbours(value, statement.selector.key_type)
             )
             for other in beside:
@@ -434,7 +403,7 @@ def _value_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
 
 
 def _with_value(
-    table: AlterableTable, place: Place, match: Match, number: int, *values: Comparable
+    table: AlterableTable, place: Place, match: nft.Match, number: int, *values: nft.Comparable
 ) -> Iterator[Alteration]:
     """Yield the match with these values in the place of one; nothing where none of it is new."""
     found = _canonical((*match.values[:number], *values, *match.values[number + 1 :]))
@@ -442,13 +411,17 @@ def _with_value(
         yield table.statements_in(place, f"{match} now {found}", replace(match, values=found))
 
 
-def _canonical(values: Iterable[Comparable]) -> tuple[Comparable, ...]:
+def _canonical(values: Iterable[nft.Comparable]) -> tuple[nft.Comparable, ...]:
     """Return values as the kernel would list them: sorted, and intervals that touch as one."""
-    found: list[Comparable] = []
-    for value in sorted(set(values), key=lambda one: sort_key((one,))):
+    found: list[nft.Comparable] = []
+    for value in sorted(set(values), key=lambda one: nft.sort_key((one,))):
         last = found[-1] if found else None
-        if isinstance(value, Interval) and isinstance(last, Interval) and value.first <= last.last + 1:
-            found[-1] = Interval(last.first, max(last.last, value.last))
+        if (
+            isinstance(value, nft.Interval)
+            and isinstance(last, nft.Interval)
+            and value.first <= last.last + 1
+        ):
+            found[-1] = nft.Interval(last.first, max(last.last, value.last))
         else:
             found.append(value)
     return tuple(found)
@@ -457,12 +430,12 @@ def _canonical(values: Iterable[Comparable]) -> tuple[Comparable, ...]:
 def _selector_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Read the other end, or the other tuple of the session."""
     statement = table.statement_at(place)
-    if isinstance(statement, Match):
+    if isinstance(statement, nft.Match):
         for other in _counterparts(statement.selector):
             yield table.statements_in(
                 place, f"{statement.selector} now {other}", replace(statement, selector=other)
             )
-    if isinstance(statement, LookUp):
+    if isinstance(statement, nft.LookUp):
         for number, selector in enumerate(statement.selectors):
             for other in _counterparts(selector):
                 selectors = (*statement.selectors[:number], other, *statement.selectors[number + 1 :])
@@ -479,13 +452,13 @@ _OTHER_END = {"saddr": "daddr", "daddr": "saddr", "sport": "dport", "dport": "sp
 _OTHER_LINK = {"iifname": "oifname", "oifname": "iifname"}
 
 
-def _counterparts(selector: Selector) -> Iterator[Selector]:
+def _counterparts(selector: nft.Selector) -> Iterator[nft.Selector]:
     words = selector.key.split()
     turned = " ".join((*words[:-1], _OTHER_END.get(words[-1], "")))
     candidates = [replace(selector, key=turned), replace(selector, key=_OTHER_LINK.get(selector.key, ""))]
     if selector.tuple_direction is not None:
-        is_original = selector.tuple_direction is TupleDirection.ORIGINAL
-        other = TupleDirection.REPLY if is_original else TupleDirection.ORIGINAL
+        is_original = selector.tuple_direction is nft.TupleDirection.ORIGINAL
+        other = nft.TupleDirection.REPLY if is_original else nft.TupleDirection.ORIGINAL
         candidates += [replace(one, tuple_direction=other) for one in (selector, candidates[0])]
     yield from (one for one in candidates if one in nft.SELECTORS)
 
@@ -493,22 +466,22 @@ def _counterparts(selector: Selector) -> Iterator[Selector]:
 def _mask_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Change a bit of a mask, of a mark that is compared, or of one that is set."""
     match table.statement_at(place):
-        case Match(mask=int(mask), values=(Interval(value, _),)) as match:
+        case nft.Match(mask=int(mask), values=(nft.Interval(value, _),)) as match:
             for bit in (1 << position for position in range(_MARK_BITS)):
-                other = Interval.single(value & ~bit if mask & bit else value)
+                other = nft.Interval.single(value & ~bit if mask & bit else value)
                 changed = replace(match, mask=mask ^ bit, values=(other,))
                 yield table.statements_in(place, f"bit {bit:#x} of mask {mask:#x}", changed)
                 if mask & bit:
-                    flipped = replace(match, values=(Interval.single(value ^ bit),))
+                    flipped = replace(match, values=(nft.Interval.single(value ^ bit),))
                     yield table.statements_in(place, f"bit {bit:#x} of {value:#x}", flipped)
-        case SetMark(keep, put) as mark:
+        case nft.SetMark(keep, put) as mark:
             for bit in (1 << position for position in range(_MARK_BITS)):
                 for kept, set_ in (
                     (keep | bit, put & ~bit),
                     (keep & ~bit, put & ~bit),
                     (keep | bit, put | bit),
                 ):
-                    changed_mark = SetMark(kept, set_)
+                    changed_mark = nft.SetMark(kept, set_)
                     if changed_mark != mark:
                         what = f"bit {bit:#x} of {keep:#x} | {put:#x} now {kept:#x} | {set_:#x}"
                         yield table.statements_in(place, what, changed_mark)
@@ -519,15 +492,15 @@ def _mask_changed(table: AlterableTable, place: Place) -> Iterator[Alteration]:
 def _mark_compared(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Compare the mark with a range, with several values, or without a mask."""
     match table.statement_at(place):
-        case Match(mask=int(mask), values=(Interval(value, _),)) as found:
+        case nft.Match(mask=int(mask), values=(nft.Interval(value, _),)) as found:
             low = mask & -mask
-            several = _canonical((Interval.single(value), Interval.single(value ^ low)))
+            several = _canonical((nft.Interval.single(value), nft.Interval.single(value ^ low)))
             for operator, bits, values in product(
-                Operator,
+                nft.Operator,
                 (mask, None, mask >> 1),
-                (found.values, several, (Interval(value, value + 3 * low),), (Interval(0, value),)),
+                (found.values, several, (nft.Interval(value, value + 3 * low),), (nft.Interval(0, value),)),
             ):
-                if all(one.last <= _ALL_BITS for one in values if isinstance(one, Interval)):
+                if all(one.last <= _ALL_BITS for one in values if isinstance(one, nft.Interval)):
                     changed = replace(found, operator=operator, mask=bits, values=values)
                     if changed != found:
                         yield table.statements_in(place, f"{found} now {changed}", changed)
@@ -538,7 +511,7 @@ def _mark_set(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     statement = table.statement_at(place)
     for bits in (*(1 << position for position in range(0, _MARK_BITS, 3)), 0xFFC00000, 0xFFFF, _ALL_BITS):
         for put in (0, bits):
-            added = SetMark.replacing(bits, put)
+            added = nft.SetMark.replacing(bits, put)
             yield table.statements_in(place, f"{added} before {statement}", added, statement)
 
 
@@ -548,16 +521,16 @@ _ALL_BITS = (1 << _MARK_BITS) - 1
 def _mask_added(table: AlterableTable, place: Place) -> Iterator[Alteration]:
     """Compare some bits of a number only."""
     match table.statement_at(place):
-        case Match(selector, (Interval(first, last), *_), mask=None) as found if (
+        case nft.Match(selector, (nft.Interval(first, last), *_), mask=None) as found if (
             selector.key_type in _MASKABLE and first == last
         ):
-            all_bits = (1 << BITS[selector.key_type]) - 1
+            all_bits = (1 << nft.BITS[selector.key_type]) - 1
             for mask in (all_bits >> 1, all_bits & ~1, all_bits & 0xFF & ~4):
-                masked = replace(found, values=(Interval.single(first & mask),), mask=mask)
+                masked = replace(found, values=(nft.Interval.single(first & mask),), mask=mask)
                 yield table.statements_in(place, f"{found} now under mask {mask:#x}", masked)
 
 
-_MASKABLE = (KeyType.INET_SERVICE, KeyType.INET_PROTO, KeyType.INTEGER, KeyType.ICMPV6_TYPE)
+_MASKABLE = (nft.KeyType.INET_SERVICE, nft.KeyType.INET_PROTO, nft.KeyType.INTEGER, nft.KeyType.ICMPV6_TYPE)
 
 
 # Base chains.
@@ -599,21 +572,21 @@ def _base_chain_emptied(table: AlterableTable, place: Place) -> Iterator[Alterat
 
 def _base_chain_added(table: AlterableTable, _place: Place) -> Iterator[Alteration]:
     """Add a chain that drops or accepts all, or what one link has, at any hook."""
-    links = [Symbol(name) for name in (*table.links, *_OTHER_LINKS)]
+    links = [nft.Symbol(name) for name in (*table.links, *_OTHER_LINKS)]
     matches = [
-        Match(selector, (link,), operator)
+        nft.Match(selector, (link,), operator)
         for selector in (nft.META_IIFNAME, nft.META_OIFNAME)
         for link in links
-        for operator in Operator
+        for operator in nft.Operator
     ]
-    conditions: list[tuple[Match, ...]] = [()] * len(matches)
+    conditions: list[tuple[nft.Match, ...]] = [()] * len(matches)
     conditions += [(one,) for one in matches]
-    verdicts: tuple[Verdict, ...] = (Drop(), Accept())
+    verdicts: tuple[nft.Verdict, ...] = (nft.Drop(), nft.Accept())
     for name, priority, verdict, condition in product(_HOOKS, _FOREIGN_PRIORITIES, verdicts, conditions):
-        chain = Chain(
+        chain = nft.Chain(
             name=f"added/{name}",
-            rules=(Rule((*condition, verdict)),),
-            hook=Hook(name=name, hook_priority=priority),
+            rules=(nft.Rule((*condition, verdict)),),
+            hook=nft.Hook(name=name, hook_priority=priority),
         )
         words = " ".join(str(one) for one in condition)
         yield Alteration(f"base chain at {name} {priority}: {words} {verdict}", (chain,))

@@ -16,40 +16,8 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from sgagent.core.model import PORTED
-from sgagent.nft import ruleset as r
+from sgagent.nft import ruleset as nft
 from sgagent.nft.names import STATE_CHAIN
-from sgagent.nft.ruleset import (
-    BITS,
-    SYMBOLS,
-    Accept,
-    Chain,
-    Count,
-    Counter,
-    Drop,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    Jump,
-    KeyType,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Operator,
-    Rule,
-    Ruleset,
-    Selector,
-    SetMark,
-    Statement,
-    Symbol,
-    TupleDirection,
-    Value,
-    Verdict,
-    VerdictMap,
-    ct_tuple,
-    sort_key,
-)
 
 # Hypothesis spends more time on making a strategy than on drawing from it: what can be is made once.
 
@@ -72,60 +40,60 @@ PREFIXES = ("default/eth0/ingress", "x/0123456789abcdef", "r" * 127)
 LOG_GROUP = 9469
 INTERFACES = ("eth0", "lo", "br-0f.12", "wlan 0", "ä", "6")
 
-ORIGINAL, REPLY = TupleDirection.ORIGINAL, TupleDirection.REPLY
-NEUTRAL_FIELDS: tuple[Selector, ...] = (r.CT_STATE, r.CT_DIRECTION, r.CT_MARK)
+ORIGINAL, REPLY = nft.TupleDirection.ORIGINAL, nft.TupleDirection.REPLY
+NEUTRAL_FIELDS: tuple[nft.Selector, ...] = (nft.CT_STATE, nft.CT_DIRECTION, nft.CT_MARK)
 """They say nothing about what the packet is, and go with everything."""
 
-SESSION_FIELDS: Mapping[str, tuple[Selector, ...]] = {
+SESSION_FIELDS: Mapping[str, tuple[nft.Selector, ...]] = {
     family: (
         *NEUTRAL_FIELDS,
-        r.CT_PROTOCOL,
-        ct_tuple(ORIGINAL, f"{family} saddr"),
-        ct_tuple(REPLY, f"{family} daddr"),
-        ct_tuple(ORIGINAL, "proto-dst"),
-        ct_tuple(REPLY, "proto-src"),
+        nft.CT_PROTOCOL,
+        nft.ct_tuple(ORIGINAL, f"{family} saddr"),
+        nft.ct_tuple(REPLY, f"{family} daddr"),
+        nft.ct_tuple(ORIGINAL, "proto-dst"),
+        nft.ct_tuple(REPLY, "proto-src"),
     )
     for family in ("ip", "ip6")
 }
-HEADER_FIELDS: tuple[Selector, ...] = (
-    r.META_IIFNAME,
-    r.META_NFPROTO,
-    r.META_L4PROTO,
-    r.ETHER_DADDR,
-    r.IP_SADDR,
-    r.IP_DADDR,
-    r.IP6_SADDR,
-    r.IP6_DADDR,
-    r.IP6_HOPLIMIT,
-    *(port(protocol) for protocol in PORTED for port in (r.destination_port, r.source_port)),
-    r.ICMPV6_TYPE,
+HEADER_FIELDS: tuple[nft.Selector, ...] = (
+    nft.META_IIFNAME,
+    nft.META_NFPROTO,
+    nft.META_L4PROTO,
+    nft.ETHER_DADDR,
+    nft.IP_SADDR,
+    nft.IP_DADDR,
+    nft.IP6_SADDR,
+    nft.IP6_DADDR,
+    nft.IP6_HOPLIMIT,
+    *(port(protocol) for protocol in PORTED for port in (nft.destination_port, nft.source_port)),
+    nft.ICMPV6_TYPE,
 )
-NEUTRAL_KEYS: tuple[tuple[Selector, ...], ...] = ((r.CT_MARK,), (r.CT_STATE,))
-SESSION_KEYS: Mapping[str, tuple[tuple[Selector, ...], ...]] = {
+NEUTRAL_KEYS: tuple[tuple[nft.Selector, ...], ...] = ((nft.CT_MARK,), (nft.CT_STATE,))
+SESSION_KEYS: Mapping[str, tuple[tuple[nft.Selector, ...], ...]] = {
     family: (
         *NEUTRAL_KEYS,
-        (r.CT_PROTOCOL,),
-        (ct_tuple(ORIGINAL, f"{family} saddr"),),
-        (ct_tuple(REPLY, f"{family} daddr"),),
-        (r.CT_PROTOCOL, ct_tuple(ORIGINAL, "proto-dst")),
-        (ct_tuple(ORIGINAL, f"{family} saddr"), r.CT_PROTOCOL, ct_tuple(ORIGINAL, "proto-dst")),
-        (ct_tuple(REPLY, f"{family} daddr"), ct_tuple(REPLY, "proto-src")),
-        (ct_tuple(ORIGINAL, "proto-dst"),),
+        (nft.CT_PROTOCOL,),
+        (nft.ct_tuple(ORIGINAL, f"{family} saddr"),),
+        (nft.ct_tuple(REPLY, f"{family} daddr"),),
+        (nft.CT_PROTOCOL, nft.ct_tuple(ORIGINAL, "proto-dst")),
+        (nft.ct_tuple(ORIGINAL, f"{family} saddr"), nft.CT_PROTOCOL, nft.ct_tuple(ORIGINAL, "proto-dst")),
+        (nft.ct_tuple(REPLY, f"{family} daddr"), nft.ct_tuple(REPLY, "proto-src")),
+        (nft.ct_tuple(ORIGINAL, "proto-dst"),),
     )
     for family in ("ip", "ip6")
 }
-HEADER_KEYS: tuple[tuple[Selector, ...], ...] = (
-    (r.IP_SADDR,),
-    (r.IP6_DADDR,),
-    (r.META_L4PROTO, r.TH_DPORT),
-    (r.META_IIFNAME,),
-    (r.META_L4PROTO,),
-    (r.IP6_SADDR, r.META_L4PROTO, r.TH_DPORT),
+HEADER_KEYS: tuple[tuple[nft.Selector, ...], ...] = (
+    (nft.IP_SADDR,),
+    (nft.IP6_DADDR,),
+    (nft.META_L4PROTO, nft.TH_DPORT),
+    (nft.META_IIFNAME,),
+    (nft.META_L4PROTO,),
+    (nft.IP6_SADDR, nft.META_L4PROTO, nft.TH_DPORT),
 )
 KEYS = (*SESSION_KEYS["ip"], *SESSION_KEYS["ip6"], *HEADER_KEYS)
 
 _SHAPES_OF_INTERVALS = st.sampled_from(("single", "prefix", "range", "everything"))
-_OPERATORS = st.sampled_from(Operator)
+_OPERATORS = st.sampled_from(nft.Operator)
 _MASKS = st.sampled_from((None, 0xFFFF0000, 0x1F, 0x10000))
 _SHAPES_OF_RULES = st.sampled_from(("ip", "ip6", "header", "header look-up"))
 _BOOLEANS = st.booleans()
@@ -137,9 +105,9 @@ _HEADER_FIELDS = st.sampled_from(HEADER_FIELDS)
 
 
 @cache
-def numbers(key_type: KeyType) -> st.SearchStrategy[int]:
+def numbers(key_type: nft.KeyType) -> st.SearchStrategy[int]:
     """Return a strategy for numbers of a type, often small and often at the edges."""
-    last = (1 << BITS[key_type]) - 1
+    last = (1 << nft.BITS[key_type]) - 1
     return st.one_of(
         st.integers(0, min(last, 30)), st.sampled_from((0, 1, last - 1, last)), st.integers(0, last)
     )
@@ -147,43 +115,43 @@ def numbers(key_type: KeyType) -> st.SearchStrategy[int]:
 
 @cache
 @st.composite
-def intervals(draw: st.DrawFn, key_type: KeyType) -> Interval:
+def intervals(draw: st.DrawFn, key_type: nft.KeyType) -> nft.Interval:
     """Draw an interval: one number, a prefix, everything, or any range."""
-    bits = BITS[key_type]
+    bits = nft.BITS[key_type]
     first = draw(numbers(key_type))
     shape = draw(_SHAPES_OF_INTERVALS)
     if shape == "prefix":
         size = 1 << draw(st.integers(0, bits))
         first -= first % size
-        return Interval(first, first + size - 1)
+        return nft.Interval(first, first + size - 1)
     if shape == "range":
-        return Interval(first, max(first, draw(numbers(key_type))))
-    return Interval(0, (1 << bits) - 1) if shape == "everything" else Interval.single(first)
+        return nft.Interval(first, max(first, draw(numbers(key_type))))
+    return nft.Interval(0, (1 << bits) - 1) if shape == "everything" else nft.Interval.single(first)
 
 
 @cache
-def values(key_type: KeyType, *, ranges: bool) -> st.SearchStrategy[Value]:
+def values(key_type: nft.KeyType, *, ranges: bool) -> st.SearchStrategy[nft.Value]:
     """Return a strategy for values of a type."""
-    if key_type is KeyType.IFNAME:
-        return st.sampled_from([Symbol(name) for name in INTERFACES])
-    if key_type in SYMBOLS:
-        return st.sampled_from([Symbol(word) for word in SYMBOLS[key_type]])
-    return intervals(key_type) if ranges else numbers(key_type).map(Interval.single)
+    if key_type is nft.KeyType.IFNAME:
+        return st.sampled_from([nft.Symbol(name) for name in INTERFACES])
+    if key_type in nft.SYMBOLS:
+        return st.sampled_from([nft.Symbol(word) for word in nft.SYMBOLS[key_type]])
+    return intervals(key_type) if ranges else numbers(key_type).map(nft.Interval.single)
 
 
-def overlap(one: Value, other: Value, *, gap: int = 0) -> bool:
+def overlap(one: nft.Value, other: nft.Value, *, gap: int = 0) -> bool:
     """Tell whether two values share something, or lie closer than the gap."""
-    if isinstance(one, Interval) and isinstance(other, Interval):
+    if isinstance(one, nft.Interval) and isinstance(other, nft.Interval):
         return one.first <= other.last + gap and other.first <= one.last + gap
     return one == other
 
 
-Key = tuple[Value, ...]
+Key = tuple[nft.Value, ...]
 
 
 @cache
 def _candidates(
-    types: tuple[KeyType, ...], *, ranges: bool, most: int, least: int
+    types: tuple[nft.KeyType, ...], *, ranges: bool, most: int, least: int
 ) -> st.SearchStrategy[list[Key]]:
     key = st.tuples(*(values(key_type, ranges=ranges) for key_type in types))
     return st.lists(key, min_size=least, max_size=most)
@@ -191,56 +159,58 @@ def _candidates(
 
 @st.composite
 def keys(
-    draw: st.DrawFn, types: tuple[KeyType, ...], *, ranges: bool, most: int, least: int = 0
+    draw: st.DrawFn, types: tuple[nft.KeyType, ...], *, ranges: bool, most: int, least: int = 0
 ) -> list[Key]:
     """Draw disjoint keys, sorted."""
     kept: list[Key] = []
     for candidate in draw(_candidates(types, ranges=ranges, most=most, least=least)):
         if not any(all(map(overlap, candidate, other)) for other in kept):
             kept.append(candidate)
-    return sorted(kept, key=sort_key)
+    return sorted(kept, key=nft.sort_key)
 
 
 @cache
 @st.composite
-def matches(draw: st.DrawFn, selector: Selector) -> Match:
+def matches(draw: st.DrawFn, selector: nft.Selector) -> nft.Match:
     """Draw a comparison of one field."""
     key_type = selector.key_type
     operator = draw(_OPERATORS)
-    if key_type is KeyType.MARK:
+    if key_type is nft.KeyType.MARK:
         mask = draw(_MASKS)
         number = draw(numbers(key_type)) & (ALL_BITS if mask is None else mask)
-        return Match(selector, (Interval.single(number),), operator, mask)
+        return nft.Match(selector, (nft.Interval.single(number),), operator, mask)
     chosen = _apart(draw(_values_of_match(key_type)))
-    return Match(selector, chosen, operator)
+    return nft.Match(selector, chosen, operator)
 
 
 @cache
-def _values_of_match(key_type: KeyType) -> st.SearchStrategy[list[Value]]:
+def _values_of_match(key_type: nft.KeyType) -> st.SearchStrategy[list[nft.Value]]:
     return st.lists(values(key_type, ranges=True), min_size=1, max_size=4)
 
 
-def _apart(candidates: Iterable[Value]) -> tuple[Value, ...]:
+def _apart(candidates: Iterable[nft.Value]) -> tuple[nft.Value, ...]:
     """Return the values that neither touch nor overlap one before them, sorted."""
-    kept: list[Value] = []
+    kept: list[nft.Value] = []
     for candidate in candidates:
         if not any(overlap(candidate, other, gap=1) for other in kept):
             kept.append(candidate)
-    return tuple(sorted(kept, key=lambda value: sort_key((value,))))
+    return tuple(sorted(kept, key=lambda value: nft.sort_key((value,))))
 
 
 @cache
 @st.composite
-def set_marks(draw: st.DrawFn) -> SetMark:
+def set_marks(draw: st.DrawFn) -> nft.SetMark:
     """Draw a change of the mark."""
     bits = draw(st.sampled_from((0, 1, 0xFFFF0000, 0x3F0000, ALL_BITS)))
-    return SetMark.replacing(bits, draw(numbers(KeyType.MARK)) & draw(st.sampled_from((0, ALL_BITS, bits))))
+    return nft.SetMark.replacing(
+        bits, draw(numbers(nft.KeyType.MARK)) & draw(st.sampled_from((0, ALL_BITS, bits)))
+    )
 
 
 @cache
-def limits() -> st.SearchStrategy[Limit]:
+def limits() -> st.SearchStrategy[nft.Limit]:
     """Return a strategy for limits."""
-    return st.builds(Limit, st.integers(1, 1000), st.integers(1, 1000))
+    return st.builds(nft.Limit, st.integers(1, 1000), st.integers(1, 1000))
 
 
 @dataclass(frozen=True)
@@ -248,56 +218,56 @@ class Surroundings:
     """What a rule may refer to."""
 
     chains: tuple[str, ...]
-    verdict_maps: tuple[VerdictMap, ...]
+    verdict_maps: tuple[nft.VerdictMap, ...]
     counters: tuple[str, ...]
 
 
 @cache
-def verdicts(chains: tuple[str, ...]) -> st.SearchStrategy[Verdict]:
+def verdicts(chains: tuple[str, ...]) -> st.SearchStrategy[nft.Verdict]:
     """Return a strategy for verdicts that lead to one of the chains, or end."""
-    plain: list[Verdict] = [Accept(), Drop()]
+    plain: list[nft.Verdict] = [nft.Accept(), nft.Drop()]
     targets = [name for name in chains if name != STATE_CHAIN]
-    return st.sampled_from([*plain, *map(Goto, targets), *map(Jump, targets)])
+    return st.sampled_from([*plain, *map(nft.Goto, targets), *map(nft.Jump, targets)])
 
 
 @cache
-def _fields(fields: tuple[Selector, ...]) -> st.SearchStrategy[list[Selector]]:
+def _fields(fields: tuple[nft.Selector, ...]) -> st.SearchStrategy[list[nft.Selector]]:
     return st.lists(st.sampled_from(fields), unique=True, max_size=3)
 
 
 @st.composite
-def rules(draw: st.DrawFn, around: Surroundings) -> Rule:
+def rules(draw: st.DrawFn, around: Surroundings) -> nft.Rule:
     """Draw a rule."""
     shape = draw(_SHAPES_OF_RULES)
     fields = SESSION_FIELDS.get(shape, NEUTRAL_FIELDS)
     chosen = draw(_fields(fields))
-    statements: list[Statement] = [draw(matches(field)) for field in chosen]
+    statements: list[nft.Statement] = [draw(matches(field)) for field in chosen]
     if shape == "header":
         statements += draw(header_statements())
     if draw(_ONE_IN_FOUR) == 0:
-        statements += [draw(limits()), Log(draw(_PREFIXES), LOG_GROUP)]
+        statements += [draw(limits()), nft.Log(draw(_PREFIXES), LOG_GROUP)]
     if bool(around.counters) and draw(_BOOLEANS):
-        statements.append(Count(draw(st.sampled_from(around.counters))))
+        statements.append(nft.Count(draw(st.sampled_from(around.counters))))
     if draw(_ONE_IN_FOUR) == 0:
         statements.append(draw(set_marks()))
     keys_of_header = HEADER_KEYS if shape == "header look-up" else NEUTRAL_KEYS
     statements += draw(endings(around, SESSION_KEYS.get(shape, keys_of_header)))
-    return Rule(tuple(statements))
+    return nft.Rule(tuple(statements))
 
 
 @cache
 @st.composite
-def header_statements(draw: st.DrawFn) -> list[Statement]:
+def header_statements(draw: st.DrawFn) -> list[nft.Statement]:
     """Draw one match on headers, or the two that speak of ICMPv6 together."""
     if draw(_BOOLEANS):
         return [draw(matches(draw(_HEADER_FIELDS)))]
-    return [draw(matches(r.ICMPV6_TYPE)), draw(matches(r.IP6_HOPLIMIT))]
+    return [draw(matches(nft.ICMPV6_TYPE)), draw(matches(nft.IP6_HOPLIMIT))]
 
 
 @st.composite
 def endings(
-    draw: st.DrawFn, around: Surroundings, selectable: tuple[tuple[Selector, ...], ...]
-) -> list[Statement]:
+    draw: st.DrawFn, around: Surroundings, selectable: tuple[tuple[nft.Selector, ...], ...]
+) -> list[nft.Statement]:
     """Draw how a rule ends: by a verdict, or by looking one up."""
     fitting = [
         (selectors, verdict_map)
@@ -308,22 +278,22 @@ def endings(
     is_looked_up = draw(_BOOLEANS)
     if fitting and is_looked_up:
         selectors, verdict_map = draw(st.sampled_from(fitting))
-        return [LookUp(selectors, verdict_map.name)]
+        return [nft.LookUp(selectors, verdict_map.name)]
     return [draw(verdicts(around.chains))]
 
 
 @st.composite
-def verdict_maps(draw: st.DrawFn, name: str, chains: tuple[str, ...]) -> VerdictMap:
+def verdict_maps(draw: st.DrawFn, name: str, chains: tuple[str, ...]) -> nft.VerdictMap:
     """Draw a named map that leads to the chains."""
     types = tuple(selector.key_type for selector in draw(_KEYS))
-    is_interval = draw(_BOOLEANS) and not set(types) & {KeyType.IFNAME, KeyType.CT_STATE}
+    is_interval = draw(_BOOLEANS) and not set(types) & {nft.KeyType.IFNAME, nft.KeyType.CT_STATE}
     chosen = draw(keys(types, ranges=is_interval, most=6))
-    elements = tuple(Element(key, draw(verdicts(chains))) for key in chosen)
-    return VerdictMap(name=name, key_types=types, is_interval=is_interval, elements=elements)
+    elements = tuple(nft.Element(key, draw(verdicts(chains))) for key in chosen)
+    return nft.VerdictMap(name=name, key_types=types, is_interval=is_interval, elements=elements)
 
 
 @st.composite
-def rulesets(draw: st.DrawFn) -> Ruleset:
+def rulesets(draw: st.DrawFn) -> nft.Ruleset:
     """Draw a table."""
     chosen: tuple[str, ...] = tuple(name for name in CHAINS if draw(_BOOLEANS))
     counters = tuple(name for name in COUNTERS if draw(_BOOLEANS))
@@ -342,10 +312,10 @@ def rulesets(draw: st.DrawFn) -> Ruleset:
 
     chains = [draw(regular_chains(name, around(CHAINS.index(name)))) for name in chosen]
     chains += [draw(base_chains(n, around(-1))) for n in ("postrouting", "prerouting") if draw(_BOOLEANS)]
-    return Ruleset(
+    return nft.Ruleset(
         chains=_by_name(chains, lambda chain: chain.name),
         verdict_maps=_by_name(maps_at.values(), lambda verdict_map: verdict_map.name),
-        counters=tuple(Counter(name=name, comment=draw(_COMMENTS)) for name in sorted(counters)),
+        counters=tuple(nft.Counter(name=name, comment=draw(_COMMENTS)) for name in sorted(counters)),
     )
 
 
@@ -354,14 +324,14 @@ def _by_name(things: Iterable[_Thing], name: Callable[[_Thing], str]) -> tuple[_
 
 
 @st.composite
-def regular_chains(draw: st.DrawFn, name: str, around: Surroundings) -> Chain:
+def regular_chains(draw: st.DrawFn, name: str, around: Surroundings) -> nft.Chain:
     """Draw a chain that others lead to."""
     chosen = draw(st.lists(rules(around), max_size=3))
-    return Chain(name=name, rules=tuple(chosen), comment=draw(_COMMENTS))
+    return nft.Chain(name=name, rules=tuple(chosen), comment=draw(_COMMENTS))
 
 
 @st.composite
-def base_chains(draw: st.DrawFn, name: str, around: Surroundings) -> Chain:
+def base_chains(draw: st.DrawFn, name: str, around: Surroundings) -> nft.Chain:
     """Draw a chain that the kernel calls, now and then at another place than usual."""
-    hook = Hook(name=name, hook_priority=draw(st.sampled_from((-150, -150, -150, 300))))
-    return Chain(name=name, rules=tuple(draw(st.lists(rules(around), max_size=4))), hook=hook)
+    hook = nft.Hook(name=name, hook_priority=draw(st.sampled_from((-150, -150, -150, 300))))
+    return nft.Chain(name=name, rules=tuple(draw(st.lists(rules(around), max_size=4))), hook=hook)

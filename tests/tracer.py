@@ -12,33 +12,7 @@ from typing import assert_never
 
 from sgagent.core.conditions import GroupPath
 from sgagent.core.model import PORTED, Family, Protocol
-from sgagent.nft.ruleset import (
-    CONFIRMED,
-    EXPECTED,
-    Accept,
-    Comparable,
-    Count,
-    Drop,
-    Element,
-    Goto,
-    Interval,
-    Jump,
-    Limit,
-    Log,
-    LookUp,
-    Match,
-    Meter,
-    NamePrefix,
-    Operator,
-    Return,
-    Ruleset,
-    Selector,
-    SetMark,
-    Symbol,
-    TupleDirection,
-    Verdict,
-    VerdictMap,
-)
+from sgagent.nft import ruleset as nft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +81,7 @@ class Walk:
 
 
 def trace(
-    ruleset: Ruleset,
+    ruleset: nft.Ruleset,
     packet: WirePacket,
     session: Session | None,
     *,
@@ -128,26 +102,26 @@ def trace(
     for chain in ruleset.chains:
         if chain.hook and chain.hook.name == packet.hook and walk.accepted:
             verdict = walker.enter(chain.name)
-            walk.accepted = not isinstance(verdict, Drop)
+            walk.accepted = not isinstance(verdict, nft.Drop)
     return walk
 
 
 def trace_chain(
-    ruleset: Ruleset,
+    ruleset: nft.Ruleset,
     name: str,
     packet: WirePacket,
     session: Session | None,
     *,
     is_limited: bool = False,
     is_over: bool = False,
-) -> tuple[Walk, Verdict | None]:
+) -> tuple[Walk, nft.Verdict | None]:
     """Return how a packet walks through one base chain, and its verdict; sets the session's mark.
 
     The verdict is None where the chain's policy decides.
     """
     walk = Walk(accepted=True)
     verdict = _Walker(ruleset, packet, session, walk, is_limited, is_over).enter(name)
-    walk.accepted = not isinstance(verdict, Drop)
+    walk.accepted = not isinstance(verdict, nft.Drop)
     return walk, verdict
 
 
@@ -157,14 +131,14 @@ class NotThereError(Exception):
 
 @dataclass(slots=True)
 class _Walker:
-    ruleset: Ruleset
+    ruleset: nft.Ruleset
     packet: WirePacket
     session: Session | None
     walk: Walk
     is_limited: bool
     is_over: bool
 
-    def enter(self, name: str) -> Verdict | None:
+    def enter(self, name: str) -> nft.Verdict | None:
         """Walk a chain and those it leads to.
 
         One that ends goes back to where it was jumped from, or at last to its base chain's policy, accept.
@@ -176,41 +150,41 @@ class _Walker:
             match verdict:
                 case None:
                     continue
-                case Goto(chain):
+                case nft.Goto(chain):
                     return self.enter(chain)
-                case Jump(chain):
+                case nft.Jump(chain):
                     if (final := self.enter(chain)) is not None:
                         return final
-                case Accept() | Drop():
+                case nft.Accept() | nft.Drop():
                     return verdict
-                case Return():
+                case nft.Return():
                     return None
         return None
 
-    def _rule(self, statements: tuple[object, ...]) -> Verdict | None:
+    def _rule(self, statements: tuple[object, ...]) -> nft.Verdict | None:
         try:
             for statement in statements:
                 match statement:
-                    case Match():
+                    case nft.Match():
                         if not self._matches(statement):
                             return None
-                    case LookUp(selectors, name):
+                    case nft.LookUp(selectors, name):
                         found = self._look_up(name, self._read_all(selectors))
                         if found is None:
                             return None
                         return found
-                    case Count() | Log():
+                    case nft.Count() | nft.Log():
                         self._note(statement)
-                    case Limit():
+                    case nft.Limit():
                         if self.is_limited:
                             return None
-                    case Meter():
+                    case nft.Meter():
                         self._read_all((statement.selector,))
                         if not self.is_over:
                             return None
-                    case SetMark(keep, put):
+                    case nft.SetMark(keep, put):
                         self._set_mark(keep, put)
-                    case Accept() | Drop() | Goto() | Jump() | Return():
+                    case nft.Accept() | nft.Drop() | nft.Goto() | nft.Jump() | nft.Return():
                         return statement
                     case _:
                         raise AssertionError(f"not a statement: {statement}")
@@ -218,8 +192,8 @@ class _Walker:
             return None
         return None
 
-    def _note(self, statement: Count | Log) -> None:
-        if isinstance(statement, Log):
+    def _note(self, statement: nft.Count | nft.Log) -> None:
+        if isinstance(statement, nft.Log):
             self.walk.logged.append(statement.prefix)
             return
         assert statement.counter in self.ruleset.counter_by_name
@@ -232,24 +206,24 @@ class _Walker:
         elif keep != put:
             raise NotThereError
 
-    def _matches(self, match: Match) -> bool:
+    def _matches(self, match: nft.Match) -> bool:
         value = self._read(match.selector)
         if match.mask is not None:
             assert isinstance(value, int)
             value &= match.mask
         found = any(_fits((wanted,), (value,)) for wanted in match.values)
-        return found is (match.operator is Operator.EQUAL)
+        return found is (match.operator is nft.Operator.EQUAL)
 
-    def _look_up(self, name: str, key: tuple[int | str, ...]) -> Verdict | None:
+    def _look_up(self, name: str, key: tuple[int | str, ...]) -> nft.Verdict | None:
         verdict_map = self.ruleset.verdict_map_by_name[name]
         if verdict_map.is_interval:
             return _find(verdict_map.elements, key)
         return _exact(verdict_map).get(key)
 
-    def _read_all(self, selectors: tuple[Selector, ...]) -> tuple[int | str, ...]:
+    def _read_all(self, selectors: tuple[nft.Selector, ...]) -> tuple[int | str, ...]:
         return tuple(self._read(selector) for selector in selectors)
 
-    def _read(self, selector: Selector) -> int | str:
+    def _read(self, selector: nft.Selector) -> int | str:
         match selector.kind:
             case "ct":
                 return self._read_ct(selector)
@@ -260,7 +234,7 @@ class _Walker:
             case _:
                 raise AssertionError(f"not a selector: {selector}")
 
-    def _read_ct(self, selector: Selector) -> int | str:
+    def _read_ct(self, selector: nft.Selector) -> int | str:
         if selector.key == "state":
             return self.packet.state
         if self.session is None:
@@ -274,9 +248,9 @@ class _Walker:
                 return self.session.protocol
             case "status":
                 is_expected = self.packet.state == "related" and self.packet.protocol not in (1, 58)
-                return EXPECTED * is_expected | CONFIRMED * self.session.is_confirmed
+                return nft.EXPECTED * is_expected | nft.CONFIRMED * self.session.is_confirmed
             case key:
-                original = selector.tuple_direction is TupleDirection.ORIGINAL
+                original = selector.tuple_direction is nft.TupleDirection.ORIGINAL
                 return self._read_tuple(self.session.original if original else self.session.reply, key)
 
     def _read_tuple(self, ends: Tuple, key: str) -> int:
@@ -330,17 +304,17 @@ class _Walker:
         return value
 
 
-def _fits(wanted: tuple[Comparable, ...], key: tuple[int | str, ...]) -> bool:
+def _fits(wanted: tuple[nft.Comparable, ...], key: tuple[int | str, ...]) -> bool:
     return all(_holds(value, field) for value, field in zip(wanted, key, strict=True))
 
 
-def _holds(value: Comparable, read: int | str) -> bool:
+def _holds(value: nft.Comparable, read: int | str) -> bool:
     match value:
-        case Interval(first, last):
+        case nft.Interval(first, last):
             return isinstance(read, int) and first <= read <= last
-        case Symbol(word):
+        case nft.Symbol(word):
             return word == read
-        case NamePrefix(prefix):
+        case nft.NamePrefix(prefix):
             return isinstance(read, str) and read.startswith(prefix)
         case GroupPath():
             return False  # no packet that is traced is of a socket
@@ -348,21 +322,21 @@ def _holds(value: Comparable, read: int | str) -> bool:
             assert_never(value)
 
 
-def _find(elements: Sequence[Element], key: tuple[int | str, ...]) -> Verdict | None:
+def _find(elements: Sequence[nft.Element], key: tuple[int | str, ...]) -> nft.Verdict | None:
     found = [element.verdict for element in elements if _fits(element.key, key)]
     assert len(found) <= 1, "keys of a map overlap"
     return found[0] if found else None
 
 
-def _exact(verdict_map: VerdictMap) -> _Table:
+def _exact(verdict_map: nft.VerdictMap) -> _Table:
     """Return a map without intervals as a dictionary; a key twice is a fault."""
     made_of, table = _TABLES.get(id(verdict_map), (None, {}))
     if made_of is verdict_map:
         return table
     table = {}
     for element in verdict_map.elements:
-        assert all(not isinstance(value, Interval) or value.is_single for value in element.key)
-        key = tuple(value.first if isinstance(value, Interval) else value.word for value in element.key)
+        assert all(not isinstance(value, nft.Interval) or value.is_single for value in element.key)
+        key = tuple(value.first if isinstance(value, nft.Interval) else value.word for value in element.key)
         assert key not in table, "a key twice in a map"
         table[key] = element.verdict
     if len(_TABLES) >= _MOST_TABLES:
@@ -371,9 +345,9 @@ def _exact(verdict_map: VerdictMap) -> _Table:
     return table
 
 
-_Table = dict[tuple[int | str, ...], Verdict]
+_Table = dict[tuple[int | str, ...], nft.Verdict]
 
-_TABLES: dict[int, tuple[VerdictMap, _Table]] = {}
+_TABLES: dict[int, tuple[nft.VerdictMap, _Table]] = {}
 """Dictionaries of maps that packets met lately: most packets meet the same ones."""
 
 _MOST_TABLES = 200

@@ -4,89 +4,70 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sgagent.nft import ruleset as r
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Count,
-    Counter,
-    Drop,
-    Element,
-    Goto,
-    Hook,
-    Interval,
-    KeyType,
-    LookUp,
-    Match,
-    Rule,
-    Ruleset,
-    SetMark,
-    Symbol,
-    VerdictMap,
-)
+from sgagent.nft import ruleset as nft
 
-PREROUTING = Hook(name="prerouting", hook_priority=-150)
+PREROUTING = nft.Hook(name="prerouting", hook_priority=-150)
 
 
-def member(address: int, chain: str) -> Element:
+def member(address: int, chain: str) -> nft.Element:
     """Return an element that sends an IPv4 address to a chain."""
-    return Element((Interval.single(address),), Goto(chain))
+    return nft.Element((nft.Interval.single(address),), nft.Goto(chain))
 
 
-def leaf(name: str, *statements: r.Statement) -> Chain:
+def leaf(name: str, *statements: nft.Statement) -> nft.Chain:
     """Return a chain that counts under its own name and then does what is said."""
-    return Chain(name=name, rules=(Rule((Count(name), *statements)),))
+    return nft.Chain(name=name, rules=(nft.Rule((nft.Count(name), *statements)),))
 
 
-MEMBERS = VerdictMap(
+MEMBERS = nft.VerdictMap(
     name="peers/eth0",
-    key_types=(KeyType.IPV4_ADDR,),
+    key_types=(nft.KeyType.IPV4_ADDR,),
     elements=(member(0xC0000201, "rule/eth0/ssh"), member(0xC0000202, "rule/eth0/web")),
 )
-NETWORKS = VerdictMap(
+NETWORKS = nft.VerdictMap(
     name="networks/eth0",
-    key_types=(KeyType.IPV4_ADDR,),
+    key_types=(nft.KeyType.IPV4_ADDR,),
     is_interval=True,
     elements=(
-        Element((Interval(0x0A000000, 0x0AFFFFFF),), Goto("rule/eth0/web")),
-        Element((Interval(0xC6336400, 0xC6336407),), Goto("rule/eth0/ssh")),
+        nft.Element((nft.Interval(0x0A000000, 0x0AFFFFFF),), nft.Goto("rule/eth0/web")),
+        nft.Element((nft.Interval(0xC6336400, 0xC6336407),), nft.Goto("rule/eth0/ssh")),
     ),
 )
-PORTS = VerdictMap(
+PORTS = nft.VerdictMap(
     name="ports/eth0",
-    key_types=(KeyType.INET_PROTO, KeyType.INET_SERVICE),
+    key_types=(nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE),
     is_interval=True,
     elements=(
-        Element((Interval.single(6), Interval.single(443)), Goto("rule/eth0/web")),
-        Element((Interval.single(17), Interval(1024, 65535)), Goto("rule/eth0/ssh")),
+        nft.Element((nft.Interval.single(6), nft.Interval.single(443)), nft.Goto("rule/eth0/web")),
+        nft.Element((nft.Interval.single(17), nft.Interval(1024, 65535)), nft.Goto("rule/eth0/ssh")),
     ),
 )
-ENTRY = Chain(
+ENTRY = nft.Chain(
     name="ingress/eth0",
     rules=(
-        Rule((Match(r.CT_STATE, (Symbol("invalid"),)), Drop())),
-        Rule((LookUp((r.IP_SADDR,), "peers/eth0"),)),
-        Rule((LookUp((r.IP_SADDR,), "networks/eth0"),)),
-        Rule((LookUp((r.META_L4PROTO, r.TH_DPORT), "ports/eth0"),)),
-        Rule((Drop(),)),
+        nft.Rule((nft.Match(nft.CT_STATE, (nft.Symbol("invalid"),)), nft.Drop())),
+        nft.Rule((nft.LookUp((nft.IP_SADDR,), "peers/eth0"),)),
+        nft.Rule((nft.LookUp((nft.IP_SADDR,), "networks/eth0"),)),
+        nft.Rule((nft.LookUp((nft.META_L4PROTO, nft.TH_DPORT), "ports/eth0"),)),
+        nft.Rule((nft.Drop(),)),
     ),
 )
-BASE = Chain(
+BASE = nft.Chain(
     name="prerouting",
     hook=PREROUTING,
-    rules=(Rule((Match(r.META_IIFNAME, (Symbol("eth0"),)), Goto("ingress/eth0"))),),
+    rules=(nft.Rule((nft.Match(nft.META_IIFNAME, (nft.Symbol("eth0"),)), nft.Goto("ingress/eth0"))),),
 )
-STATE = Chain(name="generation", comment="generation 1")
-SSH = leaf("rule/eth0/ssh", Accept())
-WEB = leaf("rule/eth0/web", SetMark.replacing(0xFFFF0000, 0x10000), Accept())
+STATE = nft.Chain(name="generation", comment="generation 1")
+SSH = leaf("rule/eth0/ssh", nft.Accept())
+WEB = leaf("rule/eth0/web", nft.SetMark.replacing(0xFFFF0000, 0x10000), nft.Accept())
 
 
-def table(*chains: Chain, maps: tuple[VerdictMap, ...], counters: tuple[str, ...]) -> Ruleset:
+def table(*chains: nft.Chain, maps: tuple[nft.VerdictMap, ...], counters: tuple[str, ...]) -> nft.Ruleset:
     """Return a table in canonical order."""
-    return Ruleset(
+    return nft.Ruleset(
         chains=tuple(sorted(chains, key=lambda chain: chain.name)),
         verdict_maps=tuple(sorted(maps, key=lambda verdict_map: verdict_map.name)),
-        counters=tuple(Counter(name=name) for name in sorted(counters)),
+        counters=tuple(nft.Counter(name=name) for name in sorted(counters)),
     )
 
 
@@ -110,17 +91,20 @@ ONE_MEMBER_LESS = table(
     maps=(replace(MEMBERS, elements=MEMBERS.elements[1:]), NETWORKS, PORTS),
     counters=_COUNTERS,
 )
-OTHER_NETWORKS = VerdictMap(
+OTHER_NETWORKS = nft.VerdictMap(
     name="networks/eth0/other",
-    key_types=(KeyType.IPV4_ADDR,),
+    key_types=(nft.KeyType.IPV4_ADDR,),
     is_interval=True,
-    elements=(Element((Interval(0x0A000000, 0x0A00FFFF),), Goto("rule/eth0/ssh")), NETWORKS.elements[1]),
+    elements=(
+        nft.Element((nft.Interval(0x0A000000, 0x0A00FFFF),), nft.Goto("rule/eth0/ssh")),
+        NETWORKS.elements[1],
+    ),
 )
-OTHER_PORTS = VerdictMap(
+OTHER_PORTS = nft.VerdictMap(
     name="ports/eth0/other",
     key_types=PORTS.key_types,
     is_interval=True,
-    elements=(Element(PORTS.elements[0].key, Drop()), PORTS.elements[1]),
+    elements=(nft.Element(PORTS.elements[0].key, nft.Drop()), PORTS.elements[1]),
 )
 ANOTHER_VERDICT = table(
     BASE,
@@ -128,8 +112,8 @@ ANOTHER_VERDICT = table(
         ENTRY,
         rules=(
             *ENTRY.rules[:2],
-            Rule((LookUp((r.IP_SADDR,), OTHER_NETWORKS.name),)),
-            Rule((LookUp((r.META_L4PROTO, r.TH_DPORT), OTHER_PORTS.name),)),
+            nft.Rule((nft.LookUp((nft.IP_SADDR,), OTHER_NETWORKS.name),)),
+            nft.Rule((nft.LookUp((nft.META_L4PROTO, nft.TH_DPORT), OTHER_PORTS.name),)),
             ENTRY.rules[4],
         ),
     ),
@@ -157,14 +141,14 @@ WITHOUT_SSH = table(
 
 IPV6_MEMBERS = table(
     BASE,
-    replace(ENTRY, rules=(Rule((LookUp((r.IP6_SADDR,), "peers/eth0"),)), *ENTRY.rules[2:])),
+    replace(ENTRY, rules=(nft.Rule((nft.LookUp((nft.IP6_SADDR,), "peers/eth0"),)), *ENTRY.rules[2:])),
     STATE,
     SSH,
     WEB,
     maps=(
-        VerdictMap(
+        nft.VerdictMap(
             name="peers/eth0",
-            key_types=(KeyType.IPV6_ADDR,),
+            key_types=(nft.KeyType.IPV6_ADDR,),
             elements=(member(0x20010DB8 << 96 | 1, "rule/eth0/ssh"),),
         ),
         NETWORKS,
@@ -175,7 +159,7 @@ IPV6_MEMBERS = table(
 """A map of the same name with another key."""
 
 OTHER_HOOK = table(
-    replace(BASE, hook=Hook(name="prerouting", hook_priority=-149)),
+    replace(BASE, hook=nft.Hook(name="prerouting", hook_priority=-149)),
     ENTRY,
     STATE,
     SSH,
@@ -183,13 +167,15 @@ OTHER_HOOK = table(
     maps=_MAPS,
     counters=_COUNTERS,
 )
-LIMIT = r.MeterSet(name="limit/eth0/ssh", key_type=KeyType.IPV4_ADDR, size=64, timeout=120)
+LIMIT = nft.MeterSet(name="limit/eth0/ssh", key_type=nft.KeyType.IPV4_ADDR, size=64, timeout=120)
 LIMITED = replace(
     table(
         BASE,
         ENTRY,
         STATE,
-        replace(SSH, rules=(Rule((r.Meter(LIMIT.name, r.IP_SADDR, 10, 60, 20), Drop())), *SSH.rules)),
+        replace(
+            SSH, rules=(nft.Rule((nft.Meter(LIMIT.name, nft.IP_SADDR, 10, 60, 20), nft.Drop())), *SSH.rules)
+        ),
         WEB,
         maps=_MAPS,
         counters=_COUNTERS,
@@ -200,17 +186,21 @@ LIMITED = replace(
 
 LIMITED_OTHERWISE = replace(
     LIMITED,
-    meter_sets=(replace(LIMIT, name="limit/eth0/ssh/other", key_type=KeyType.IPV6_ADDR, timeout=3600),),
+    meter_sets=(replace(LIMIT, name="limit/eth0/ssh/other", key_type=nft.KeyType.IPV6_ADDR, timeout=3600),),
     chains=tuple(
         replace(
-            SSH, rules=(Rule((r.Meter("limit/eth0/ssh/other", r.IP6_SADDR, 1, 3600, 1), Drop())), *SSH.rules)
+            SSH,
+            rules=(
+                nft.Rule((nft.Meter("limit/eth0/ssh/other", nft.IP6_SADDR, 1, 3600, 1), nft.Drop())),
+                *SSH.rules,
+            ),
         )
         if chain.name == SSH.name
         else chain
         for chain in LIMITED.chains
     ),
 )
-EMPTY = Ruleset()
+EMPTY = nft.Ruleset()
 
 ALL = (
     WHOLE,

@@ -28,28 +28,9 @@ from sgagent.core.model import (
 )
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.core.resolve import closed_interface
-from sgagent.nft import names
+from sgagent.nft import names, ruleset as nft
 from sgagent.nft.marks import MarkLayout, first_state
 from sgagent.nft.names import counter_name
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Count,
-    Drop,
-    Element,
-    Goto,
-    Interval,
-    Jump,
-    LookUp,
-    Match,
-    Return,
-    Rule,
-    Ruleset,
-    Statement,
-    Symbol,
-    Verdict,
-    VerdictMap,
-)
 from sgagent.nft.text import render, rule_text
 from tests.draws import Draws, SeededDraws
 from tests.generators import Case, random_packets
@@ -67,28 +48,30 @@ def compiled(policy: ResolvedPolicy) -> Compiled:
     return compile_(policy, LAYOUT, first_state([one.name for one in policy.interfaces], LAYOUT))
 
 
-def statements(table: Ruleset) -> Iterator[Statement]:
+def statements(table: nft.Ruleset) -> Iterator[nft.Statement]:
     """Yield every statement of every rule."""
     return (statement for chain in table.chains for rule in chain.rules for statement in rule.statements)
 
 
-def elements(table: Ruleset) -> Iterator[Element]:
+def elements(table: nft.Ruleset) -> Iterator[nft.Element]:
     """Yield every element of every map."""
     for verdict_map in table.verdict_maps:
         yield from verdict_map.elements
 
 
-def verdict(element: Element) -> Verdict:
+def verdict(element: nft.Element) -> nft.Verdict:
     """Return what an element of a map leads to."""
     return element.verdict
 
 
-def ends_for_sure(chain: Chain) -> bool:
+def ends_for_sure(chain: nft.Chain) -> bool:
     """Tell whether the last rule of a chain is a verdict without a condition."""
     if not chain.rules:
         return False
     *before, last = chain.rules[-1].statements
-    return isinstance(last, (Accept, Drop, Goto)) and all(isinstance(one, Count) for one in before)
+    return isinstance(last, (nft.Accept, nft.Drop, nft.Goto)) and all(
+        isinstance(one, nft.Count) for one in before
+    )
 
 
 def no_packet_falls_through(_: ResolvedPolicy, found: Compiled) -> None:
@@ -101,15 +84,15 @@ def no_packet_falls_through(_: ResolvedPolicy, found: Compiled) -> None:
     for chain in table.chains:
         if chain.hook is None and chain.name not in (names.STATE_CHAIN, names.NEIGHBOURS_CHAIN):
             assert ends_for_sure(chain), chain
-    jumps = {one.chain for one in statements(table) if isinstance(one, Jump)}
+    jumps = {one.chain for one in statements(table) if isinstance(one, nft.Jump)}
     gotos = {
-        one.chain for one in (*statements(table), *map(verdict, elements(table))) if isinstance(one, Goto)
+        one.chain for one in (*statements(table), *map(verdict, elements(table))) if isinstance(one, nft.Goto)
     }
     assert names.NEIGHBOURS_CHAIN not in gotos
     returning = {chain.name for chain in table.chains if chain.name in jumps - {names.NEIGHBOURS_CHAIN}}
     assert all(one.startswith(("live/", "tracked/")) for one in returning)
     for chain in table.chains:
-        returns = [rule for rule in chain.rules if rule.statements[-1] == Return()]
+        returns = [rule for rule in chain.rules if rule.statements[-1] == nft.Return()]
         if chain.name.startswith("live/"):
             assert bool(returns) is (chain.name in jumps)
             assert returns in ([], [chain.rules[0]])
@@ -147,8 +130,8 @@ def test_a_door_for_each_number_of_links(links: list[str], first: str) -> None:
 def no_set_of_ranges_is_anonymous(_: ResolvedPolicy, found: Compiled) -> None:
     """Such a set is empty until the end of the commit that brings it."""
     for statement in statements(found.ruleset):
-        if isinstance(statement, Match) and len(statement.values) > 1:
-            assert all(not isinstance(one, Interval) or one.is_single for one in statement.values)
+        if isinstance(statement, nft.Match) and len(statement.values) > 1:
+            assert all(not isinstance(one, nft.Interval) or one.is_single for one in statement.values)
 
 
 def every_reference_leads_somewhere(_: ResolvedPolicy, found: Compiled) -> None:
@@ -158,9 +141,9 @@ def every_reference_leads_somewhere(_: ResolvedPolicy, found: Compiled) -> None:
     """
     table = found.ruleset
     referring = (*statements(table), *map(verdict, elements(table)))
-    chains = {one.chain for one in referring if isinstance(one, (Goto, Jump))}
-    maps = {one.verdict_map for one in statements(table) if isinstance(one, LookUp)}
-    counted = {one.counter for one in statements(table) if isinstance(one, Count)}
+    chains = {one.chain for one in referring if isinstance(one, (nft.Goto, nft.Jump))}
+    maps = {one.verdict_map for one in statements(table) if isinstance(one, nft.LookUp)}
+    counted = {one.counter for one in statements(table) if isinstance(one, nft.Count)}
     assert chains <= set(table.chain_by_name)
     assert maps == set(table.verdict_map_by_name)
     assert counted <= set(table.counter_by_name)
@@ -175,7 +158,7 @@ def one_line_leads_to_where_new_sessions_are_judged(policy: ResolvedPolicy, foun
     A link without a slot has two such lines.
     """
     table = found.ruleset
-    lines = Counter(one.chain for one in statements(table) if isinstance(one, Goto))
+    lines = Counter(one.chain for one in statements(table) if isinstance(one, nft.Goto))
     judging = [chain.name for chain in table.chains if chain.name.startswith("peers/")]
     assert judging
     without_source = {
@@ -198,12 +181,12 @@ def names_and_order_are_canonical(_: ResolvedPolicy, found: Compiled) -> None:
     assert set(found.counters) == set(table.counter_by_name)
 
 
-def overlaps(verdict_map: VerdictMap) -> bool:
+def overlaps(verdict_map: nft.VerdictMap) -> bool:
     """Return whether two keys share something; only their last field can be a range."""
-    by_first: dict[object, list[Interval]] = {}
+    by_first: dict[object, list[nft.Interval]] = {}
     for element in verdict_map.elements:
         *fixed, last = element.key
-        if isinstance(last, Interval):
+        if isinstance(last, nft.Interval):
             by_first.setdefault(tuple(fixed), []).append(last)
     keys = {element.key for element in verdict_map.elements}
     return len(keys) < len(verdict_map.elements) or any(
@@ -219,7 +202,7 @@ def keys_of_a_map_are_disjoint(_: ResolvedPolicy, found: Compiled) -> None:
         for element in verdict_map.elements:
             assert len(element.key) == len(verdict_map.key_types)
             if not verdict_map.is_interval:
-                assert all(isinstance(one, Symbol) or one.is_single for one in element.key)
+                assert all(isinstance(one, nft.Symbol) or one.is_single for one in element.key)
 
 
 def kernel_keys(counters: Mapping[str, CounterKey]) -> Iterator[KernelCounterKey]:
@@ -244,28 +227,28 @@ def each_rule_has_one_counter_and_one_verdict_on_each_interface(
     assert {name: key for name, key in found.counters.items() if isinstance(key, RuleCounter)} == wanted
     assert {counter_name(key): key for key in kernel_keys(found.counters)} == found.counters
     counting = [rule for chain in found.ruleset.chains for rule in chain.rules if counters_of(rule)]
-    ends: dict[str, set[tuple[Statement, ...]]] = {name: set() for name in found.counters}
+    ends: dict[str, set[tuple[nft.Statement, ...]]] = {name: set() for name in found.counters}
     for one in counting:
         (counter,) = counters_of(one)
         ends[counter].add(one.statements[-2:])
     times = Counter(counter for one in counting for counter in counters_of(one))
     leads = [*statements(found.ruleset), *map(verdict, elements(found.ruleset))]
-    led_to = {one.chain for one in leads if isinstance(one, (Goto, Jump))}
+    led_to = {one.chain for one in leads if isinstance(one, (nft.Goto, nft.Jump))}
     for name, key in found.counters.items():
         if not isinstance(key, RuleCounter):
             assert times[name] == 1
             continue
-        end = Drop() if key.policy is DROP else Goto(names.accept_chain(key.direction, key.interface))
-        assert ends[name] <= {(Count(name), end)}
+        end = nft.Drop() if key.policy is DROP else nft.Goto(names.accept_chain(key.direction, key.interface))
+        assert ends[name] <= {(nft.Count(name), end)}
         assert times[name] == 1 or key.policy is not DROP
         leaf = found.ruleset.chain_by_name.get(name)
         if leaf is not None and key.policy is not DROP and len(leaf.rules) == 1:  # it has no limit
             assert name in led_to
 
 
-def counters_of(rule: Rule) -> tuple[str, ...]:
+def counters_of(rule: nft.Rule) -> tuple[str, ...]:
     """Return what a rule counts."""
-    return tuple(one.counter for one in rule.statements if isinstance(one, Count))
+    return tuple(one.counter for one in rule.statements if isinstance(one, nft.Count))
 
 
 CHECKS = (

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sgagent.nft import ruleset as r
+from sgagent.nft import ruleset as nft
 from sgagent.nft.own_table import decode_ruleset
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Counter,
-    Drop,
-    Element,
-    Hook,
-    Interval,
-    KeyType,
-    Ruleset,
-    Symbol,
-    VerdictMap,
-)
 from tests import bytecode as b
 
 ACCEPT, DROP = b.verdict_data(b.ACCEPT), b.verdict_data(b.DROP)
@@ -26,18 +13,18 @@ ACCEPT, DROP = b.verdict_data(b.ACCEPT), b.verdict_data(b.DROP)
 
 def test_no_table_is_an_empty_one() -> None:
     """As the tables of others are nothing of ours."""
-    assert decode_ruleset(b"") == (Ruleset(), ())
+    assert decode_ruleset(b"") == (nft.Ruleset(), ())
     other = b.Dump(table="other").declare().chain("a").content
-    assert decode_ruleset(other) == (Ruleset(), ())
-    assert decode_ruleset(b.Dump(family=b.IP).declare().chain("a").content) == (Ruleset(), ())
+    assert decode_ruleset(other) == (nft.Ruleset(), ())
+    assert decode_ruleset(b.Dump(family=b.IP).declare().chain("a").content) == (nft.Ruleset(), ())
 
 
 def test_chains_counters_and_comments() -> None:
     """A base chain has its hook; values of counters are no part of it."""
     dump = b.Dump().declare(4).base("base", hook=4, priority=300)
     dump.chain("a", b.attribute(12, b.comment("mine"))).counter("c", b.attribute(8, b.comment("x")))
-    chains = (Chain(name="a", comment="mine"), Chain(name="base", hook=Hook("postrouting", 300)))
-    assert decode_ruleset(dump.content) == (Ruleset(chains=chains, counters=(Counter("c", "x"),)), ())
+    chains = (nft.Chain(name="a", comment="mine"), nft.Chain(name="base", hook=nft.Hook("postrouting", 300)))
+    assert decode_ruleset(dump.content) == (nft.Ruleset(chains=chains, counters=(nft.Counter("c", "x"),)), ())
 
 
 def test_a_map_of_intervals() -> None:
@@ -56,10 +43,10 @@ def test_a_map_of_intervals() -> None:
     found, foreign = decode_ruleset(dump.content)
     assert foreign == ()
     assert [(one.key[0], one.verdict) for one in found.verdict_maps[0].elements] == [
-        (Interval.single(80), Accept()),
-        (Interval(100, 199), Drop()),
-        (Interval(200, 255), Accept()),
-        (Interval(1024, 65535), Drop()),
+        (nft.Interval.single(80), nft.Accept()),
+        (nft.Interval(100, 199), nft.Drop()),
+        (nft.Interval(200, 255), nft.Accept()),
+        (nft.Interval(1024, 65535), nft.Drop()),
     ]
 
 
@@ -69,10 +56,12 @@ def test_a_map_of_ranges_of_several_fields() -> None:
     dump = b.Dump().declare().set_of("m", 8, flags=0x8C, key_type=12 << 6 | 13, beside=(fields,))
     last = b.nested(10, b.attribute(1, b"\x06\0\0\0\0\x5a\0\0"))
     dump.elements("m", b.element(b"\x06\0\0\0\0\x50\0\0", last, verdict_of=DROP))
-    key = (Interval.single(6), Interval(80, 90))
-    types = (KeyType.INET_PROTO, KeyType.INET_SERVICE)
-    expected = VerdictMap(name="m", key_types=types, is_interval=True, elements=(Element(key, Drop()),))
-    assert decode_ruleset(dump.content) == (Ruleset(verdict_maps=(expected,)), ())
+    key = (nft.Interval.single(6), nft.Interval(80, 90))
+    types = (nft.KeyType.INET_PROTO, nft.KeyType.INET_SERVICE)
+    expected = nft.VerdictMap(
+        name="m", key_types=types, is_interval=True, elements=(nft.Element(key, nft.Drop()),)
+    )
+    assert decode_ruleset(dump.content) == (nft.Ruleset(verdict_maps=(expected,)), ())
 
 
 def test_a_map_of_links_and_one_of_marks() -> None:
@@ -88,8 +77,8 @@ def test_a_map_of_links_and_one_of_marks() -> None:
     found, foreign = decode_ruleset(dump.content)
     assert foreign == ()
     links, marks = found.verdict_maps
-    assert links.elements == (Element((Symbol("eth0"),), Drop()),)
-    assert [one.key for one in marks.elements] == [(Interval.single(1),), (Interval.single(256),)]
+    assert links.elements == (nft.Element((nft.Symbol("eth0"),), nft.Drop()),)
+    assert [one.key for one in marks.elements] == [(nft.Interval.single(1),), (nft.Interval.single(256),)]
 
 
 ENTRY = b.element(bytes(4), verdict_of=DROP)
@@ -134,7 +123,7 @@ ENTRY = b.element(bytes(4), verdict_of=DROP)
 )
 def test_an_object_that_is_not_ours_is_named_and_left_out(dump: b.Dump, name: str) -> None:
     """What sgagent would never make is for the plan to remove."""
-    assert decode_ruleset(dump.content) == (Ruleset(), (name,))
+    assert decode_ruleset(dump.content) == (nft.Ruleset(), (name,))
 
 
 @pytest.mark.parametrize(
@@ -143,13 +132,13 @@ def test_an_object_that_is_not_ours_is_named_and_left_out(dump: b.Dump, name: st
 def test_a_rule_with_something_beside_is_foreign(beside: bytes) -> None:
     """Its instructions are right, and there is more."""
     dump = b.Dump().declare().chain("a").rule("a", b.verdict(b.ACCEPT), beside=beside)
-    assert decode_ruleset(dump.content) == (Ruleset(chains=(Chain(name="a"),)), ("rule a",))
+    assert decode_ruleset(dump.content) == (nft.Ruleset(chains=(nft.Chain(name="a"),)), ("rule a",))
 
 
 def test_a_policy_of_drop_is_foreign_and_its_chain_is_not() -> None:
     """The chain stands, so that it need not be made anew for its policy."""
     ruleset, foreign = decode_ruleset(b.Dump().declare().base("x", policy=0).content)
-    assert ruleset.chains == (Chain(name="x", hook=Hook(name="prerouting", hook_priority=-150)),)
+    assert ruleset.chains == (nft.Chain(name="x", hook=nft.Hook(name="prerouting", hook_priority=-150)),)
     assert foreign == ("policy x",)
 
 
@@ -157,7 +146,7 @@ def test_a_map_that_belongs_to_a_rule_is_not_ours() -> None:
     """Nor is a chain that does; neither can be deleted alone."""
     dump = b.table_with(b.meta(16), b.look_up("__map0", is_map=True))
     dump.set_of("__map0", 1, flags=0xB, key_type=12)
-    assert decode_ruleset(dump.content) == (Ruleset(chains=(Chain(name="a"),)), ("rule a",))
+    assert decode_ruleset(dump.content) == (nft.Ruleset(chains=(nft.Chain(name="a"),)), ("rule a",))
     dump = (
         b.Dump()
         .declare()
@@ -165,17 +154,17 @@ def test_a_map_that_belongs_to_a_rule_is_not_ours() -> None:
         .chain("__chain0", b.number(10, 4))
         .rule("a", b.verdict(b.JUMP, "__chain0"))
     )
-    assert decode_ruleset(dump.content) == (Ruleset(chains=(Chain(name="a"),)), ("rule a",))
+    assert decode_ruleset(dump.content) == (nft.Ruleset(chains=(nft.Chain(name="a"),)), ("rule a",))
 
 
 def test_two_chains_of_one_name() -> None:
     """The kernel takes the second in the transaction that renames the first."""
     found, foreign = decode_ruleset(b.Dump().declare().chain("a").chain("a").content)
-    assert (found.chains, foreign) == ((Chain(name="a"),), ("chain a",))
+    assert (found.chains, foreign) == ((nft.Chain(name="a"),), ("chain a",))
 
 
 def test_selectors_have_each_a_row() -> None:
     """What the compiler may read, the decoder knows; a match of iptables reads the control group."""
     from sgagent.nft.fields import FIELDS  # noqa: PLC0415 - only this test asks for the table
 
-    assert {row.selector for row in FIELDS} >= set(r.SELECTORS) - {r.SOCKET_GROUP}
+    assert {row.selector for row in FIELDS} >= set(nft.SELECTORS) - {nft.SOCKET_GROUP}

@@ -8,20 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sgagent.core.binding import check_interface_name
-from sgagent.nft import ruleset as r
-from sgagent.nft.ruleset import (
-    Accept,
-    Chain,
-    Goto,
-    Interval,
-    KeyType,
-    Match,
-    NamePrefix,
-    Rule,
-    Ruleset,
-    Symbol,
-    prefix_length,
-)
+from sgagent.nft import ruleset as nft
 from sgagent.nft.text import describe, differences, quoted, render
 from sgagent.nft.transactions import (
     AddChain,
@@ -105,19 +92,19 @@ def test_a_text_in_quotes_ends_only_at_its_end() -> None:
 @pytest.mark.parametrize("name", ("eth*", "*", "", "@evil", 'a"b', "a\\", "a\nb"))
 def test_an_interface_name_is_never_a_pattern(name: str) -> None:
     """Names that nftables would read as something else are refused by every encoder."""
-    rule = Rule((Match(r.META_IIFNAME, (Symbol(name),)),))
+    rule = nft.Rule((nft.Match(nft.META_IIFNAME, (nft.Symbol(name),)),))
     with pytest.raises(ValueError, match="not an interface name"):
         check_interface_name(name)
     with pytest.raises(ValueError, match="not an interface name"):
-        render(Ruleset(chains=(Chain(name="a", rules=(rule,)),)), persist=False)
+        render(nft.Ruleset(chains=(nft.Chain(name="a", rules=(rule,)),)), persist=False)
 
 
 def test_a_prefix_of_names_ends_with_the_sign() -> None:
     """It is the only pattern that the kernel knows; what it begins with is checked as a name is."""
 
     def written(prefix: str) -> str:
-        rule = Rule((Match(r.META_OIFNAME, (NamePrefix(prefix),)), Accept()))
-        return render(Ruleset(chains=(Chain(name="a", rules=(rule,)),)), persist=False)
+        rule = nft.Rule((nft.Match(nft.META_OIFNAME, (nft.NamePrefix(prefix),)), nft.Accept()))
+        return render(nft.Ruleset(chains=(nft.Chain(name="a", rules=(rule,)),)), persist=False)
 
     assert 'oifname "br-*" accept' in written("br-")
     with pytest.raises(ValueError, match="not an interface name"):
@@ -129,11 +116,11 @@ def test_a_prefix_of_names_ends_with_the_sign() -> None:
 )
 def test_a_range_is_a_prefix_only_where_it_is_aligned(first: int, last: int, length: int | None) -> None:
     """A power of two of numbers from a multiple of itself on is a prefix, nothing else is."""
-    assert prefix_length(first, last, 32) == length
+    assert nft.prefix_length(first, last, 32) == length
 
 
 MEMBERS = tuple(tables.member(0xC0000200 + number, "rule/eth0/web") for number in range(1, 6))
-IPV4 = (KeyType.IPV4_ADDR,)
+IPV4 = (nft.KeyType.IPV4_ADDR,)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +131,15 @@ IPV4 = (KeyType.IPV4_ADDR,)
         (AddChain(tables.STATE), "add chain generation: generation 1"),
         (Flush("chain", "a\x1b[2J"), "empty chain a\\x1b[2J"),
         (Flush("map", "a"), "empty map a"),
-        (AddRule("a", Rule((Goto("b"),))), "add rule in chain a: goto b"),
+        (AddRule("a", nft.Rule((nft.Goto("b"),))), "add rule in chain a: goto b"),
         (
-            AddRule("a", Rule((r.Limit(10, 20), r.Log("default/eth0", 9)))),
+            AddRule("a", nft.Rule((nft.Limit(10, 20), nft.Log("default/eth0", 9)))),
             'add rule in chain a: limit rate 10/second burst 20 packets log prefix "default/eth0" group 9',
         ),
         (
-            AddElements("m", (KeyType.INET_PROTO,), (r.Element((Interval.single(58),), r.Drop()),)),
+            AddElements(
+                "m", (nft.KeyType.INET_PROTO,), (nft.Element((nft.Interval.single(58),), nft.Drop()),)
+            ),
             "add element icmpv6 of map m: icmpv6 : drop",
         ),
         (

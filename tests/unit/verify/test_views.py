@@ -7,21 +7,6 @@ from hypothesis import given
 
 from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
-from sgagent.nft.ruleset import (
-    IP_SADDR,
-    META_IIFNAME,
-    META_OIFNAME,
-    SELECTORS,
-    Accept,
-    Goto,
-    Hook,
-    Interval,
-    Match,
-    Rule,
-    Ruleset,
-    Selector,
-    Symbol,
-)
 from sgagent.verify.interpreter import run
 from sgagent.verify.packets import CtDirection, Headers, PacketAtHook, Ports, opener_of, phase_of
 from sgagent.verify.verified_table import VerifiedTable, table_of
@@ -45,7 +30,7 @@ from tests.strategies import draws, examples
 HOOKS = ("prerouting", "postrouting")
 PRIORITIES = {"prerouting": (-300, -150, 0), "postrouting": (0, 300)}
 MARK = 0x00410007
-READABLE = [one for one in SELECTORS if one not in (META_IIFNAME, META_OIFNAME)]
+READABLE = [one for one in nft.SELECTORS if one not in (nft.META_IIFNAME, nft.META_OIFNAME)]
 
 
 def any_view(draws: Draws) -> View:
@@ -62,16 +47,16 @@ def any_values(draws: Draws, view: View) -> dict[str, int]:
     } | {FAR_END: draws.number(4)}
 
 
-def asks(selector: Selector, value: int | str, priority: int, hook: str) -> VerifiedTable:
+def asks(selector: nft.Selector, value: int | str, priority: int, hook: str) -> VerifiedTable:
     """Return a table that counts a packet in which a selector reads a value."""
-    wanted = Symbol(value) if isinstance(value, str) else Interval.single(value)
+    wanted = nft.Symbol(value) if isinstance(value, str) else nft.Interval.single(value)
     mask = nft.EXPECTED | nft.CONFIRMED if selector == nft.CT_STATUS else None
-    rule = Rule((Match(selector, (wanted,), mask=mask), Goto("hit")))
-    base = nft.Chain(name="base", hook=Hook(name=hook, hook_priority=priority), rules=(rule,))
-    return table_of(Ruleset(chains=(base, nft.Chain(name="hit", rules=(Rule((Accept(),)),)))))
+    rule = nft.Rule((nft.Match(selector, (wanted,), mask=mask), nft.Goto("hit")))
+    base = nft.Chain(name="base", hook=nft.Hook(name=hook, hook_priority=priority), rules=(rule,))
+    return table_of(nft.Ruleset(chains=(base, nft.Chain(name="hit", rules=(nft.Rule((nft.Accept(),)),)))))
 
 
-def reads(selector: Selector, value: int | str, priority: int, packet: PacketAtHook) -> bool:
+def reads(selector: nft.Selector, value: int | str, priority: int, packet: PacketAtHook) -> bool:
     """Return whether the interpreter reads the value."""
     return "hit" in run(asks(selector, value, priority, packet.hook), packet).path
 
@@ -108,25 +93,27 @@ def test_an_icmp_error_about_a_ping_has_ends_of_its_own() -> None:
     """NAT's other tuple is that of the ping, also where error and ping are of one protocol."""
     errors = [one for one in views_of("postrouting", "eth0", Family.IPV4) if one.headers is Headers.ERROR]
     (view,) = (one for one in errors if one.ports is Ports.OTHER and one.direction is CtDirection.REPLY)
-    source = view.read(IP_SADDR, phase_of("postrouting", 0))
+    source = view.read(nft.IP_SADDR, phase_of("postrouting", 0))
     assert isinstance(source, Read)
     values = {dimension: ranges[0][0] for dimension, ranges in view.box.items()}
     packet = view.packet(values | {PROTOCOL: 1, source.dimension: 0x0A000001, FAR_END: 0}, MARK)
     assert packet.session is not None
     assert packet.session.protocol == packet.protocol
-    assert reads(IP_SADDR, 0x0A000001, 0, packet)
+    assert reads(nft.IP_SADDR, 0x0A000001, 0, packet)
 
 
-def reads_nothing(selector: Selector, priority: int, packet: PacketAtHook) -> bool:
+def reads_nothing(selector: nft.Selector, priority: int, packet: PacketAtHook) -> bool:
     """Return whether the kernel breaks off a rule that asks for the field, whatever the value."""
     mask = nft.EXPECTED | nft.CONFIRMED if selector == nft.CT_STATUS else None
-    every = Match(selector, (Interval(0, (1 << 128) - 1),), mask=mask)
+    every = nft.Match(selector, (nft.Interval(0, (1 << 128) - 1),), mask=mask)
     if selector.key_type in nft.SYMBOLS:
-        every = Match(selector, tuple(map(Symbol, nft.SYMBOLS[selector.key_type])))
+        every = nft.Match(selector, tuple(map(nft.Symbol, nft.SYMBOLS[selector.key_type])))
     base = nft.Chain(
-        name="base", hook=Hook(name=packet.hook, hook_priority=priority), rules=(Rule((every, Goto("hit"))),)
+        name="base",
+        hook=nft.Hook(name=packet.hook, hook_priority=priority),
+        rules=(nft.Rule((every, nft.Goto("hit"))),),
     )
-    table = table_of(Ruleset(chains=(base, nft.Chain(name="hit", rules=(Rule((Accept(),)),)))))
+    table = table_of(nft.Ruleset(chains=(base, nft.Chain(name="hit", rules=(nft.Rule((nft.Accept(),)),)))))
     return "hit" not in run(table, packet).path
 
 
@@ -150,5 +137,5 @@ def test_the_policy_is_asked_by_the_dimensions_that_its_clauses_name(draws: Draw
 def test_each_link_is_read_where_it_is_known(hook: str) -> None:
     """What comes in has the link that it comes in by, what goes out the one that it goes out by."""
     view = next(views_of(hook, "eth0", Family.IPV4))
-    selector = META_IIFNAME if hook == "prerouting" else META_OIFNAME
+    selector = nft.META_IIFNAME if hook == "prerouting" else nft.META_OIFNAME
     assert view.read(selector, phase_of(hook, 300)) == Settled("eth0")
