@@ -21,10 +21,9 @@ from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.hits import HitsAnswer, HitsQuery
 from sgagent.agent.flowlog.flow import Flow
 from sgagent.agent.published_status import SAMPLE_SECONDS
-from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.web.http_server import MetricsServer, listen
 from sgagent.core.clauses import DecidedBy
-from sgagent.core.counter_keys import CounterKey, HitStep, is_of_drops
+from sgagent.core.counter_keys import CounterKey, HitStep, HitTimes, is_of_drops
 from sgagent.core.model import Direction
 from sgagent.ports import CounterValue
 from tests.unit.agent.flowlog.flows import dropped

@@ -290,7 +290,7 @@ def test_sessions_are_found_through_the_applier(owner: Applier) -> None:
         source_port=1024,
         destination_port=80,
     )
-    assert plane.sessions.find_session(packet) is None
+    assert plane.sessions.find_sessions([packet]) == [None]
 
 
 def test_changes_by_others_are_told_with_who_made_them(namespace: Namespace, owner: Applier) -> None:

@@ -15,11 +15,12 @@ from itertools import compress
 from operator import is_not, itemgetter
 from types import MappingProxyType
 
-from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters
+from sgagent.agent.state.counter_file import CounterFile, KeptCounters, Times, Totals
 from sgagent.agent.status import Resets
 from sgagent.agent.step import EventLog
 from sgagent.core.counter_keys import (
     CounterKey,
+    HitTimes,
     ObservedDropCounter,
     OverLimitCounter,
     RuleCounter,
@@ -32,8 +33,6 @@ from sgagent.core.model import Direction
 from sgagent.nft import names as nft_names
 from sgagent.nft.transactions import RESET_WATCH
 from sgagent.ports import Clock, CounterValue, Dataplane
-
-Totals = Mapping[CounterKey, CounterValue]
 
 MOST_RETIRED = 10_000
 """Totals that are kept of what no longer counts; beyond, those that stopped first are forgotten."""
@@ -70,7 +69,7 @@ class CounterTotals:
         self._turned: tuple[CounterKey, ...] = ()
         """The keys with counters now, under the policy that they had before."""
 
-        self._shown: tuple[Totals, Mapping[CounterKey, HitTimes]] | None = None
+        self._shown: tuple[Totals, Times] | None = None
         """The totals and times as they were read last; None once they have changed."""
 
     def add(
@@ -169,11 +168,11 @@ class CounterTotals:
         return self._show()[0]
 
     @property
-    def times(self) -> Mapping[CounterKey, HitTimes]:
+    def times(self) -> Times:
         """Return since when each present counter counts, and when it last grew."""
         return self._show()[1]
 
-    def _show(self) -> tuple[Totals, Mapping[CounterKey, HitTimes]]:
+    def _show(self) -> tuple[Totals, Times]:
         if self._shown is None:
             keys = (*self._keys.values(), *self._turned, *self._drops())
             totals = {key: self._totals.get(key, _NOTHING) for key in keys}

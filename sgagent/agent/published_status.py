@@ -9,14 +9,13 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Protocol
 
-from sgagent.agent.counters import Totals
 from sgagent.agent.entry_sweep import EntrySweep, SweepReport
 from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.log import LogQueue
 from sgagent.agent.manual_override import ManualOverride
 from sgagent.agent.names.name_table import NameStatus
 from sgagent.agent.posture import InterfaceState, Posture
-from sgagent.agent.state.counter_file import HitTimes
+from sgagent.agent.state.counter_file import Times, Totals
 from sgagent.agent.status import Durations, ProofReport, Resets, Status, status_after
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
@@ -149,7 +148,7 @@ class Samples:
 LONGEST_WAIT_SECONDS = 1.0
 """For a reading of the counters that a scrape asks for; after that it gets the one before."""
 
-_NO_TIMES: Mapping[CounterKey, HitTimes] = MappingProxyType({})
+_NO_TIMES: Times = MappingProxyType({})
 
 LONGEST_TURN_SECONDS = 30.0
 """For one turn of the main loop. To enforce the largest policies for the first time takes seconds."""
@@ -217,7 +216,7 @@ class PublishedStatus:
         """The version of the snapshot that is in force, and what it was read from."""
 
         self._totals: Totals = {}
-        self.times: Mapping[CounterKey, HitTimes] = {}
+        self.times: Times = {}
         """Since when each total is counted and when it last grew, as of the newest totals."""
 
         self.trend = Trend()
@@ -287,7 +286,7 @@ class PublishedStatus:
         self,
         totals: Totals,
         *,
-        times: Mapping[CounterKey, HitTimes] = _NO_TIMES,
+        times: Times = _NO_TIMES,
         step_fault: str | None = None,
         faults: tuple[str, ...] = (),
     ) -> None:

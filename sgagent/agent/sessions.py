@@ -112,18 +112,15 @@ ListSessions = Callable[[], Collection[LiveSession]]
 """Lists sessions, or raises OSError where the kernel can't tell."""
 
 
-FindSession = Callable[[Packet], TrackedSession | None]
-"""Finds the session of a packet; may raise OSError where the kernel can't be asked."""
-
 FindAll = Callable[[Sequence[Packet]], Sequence[TrackedSession | None]]
-"""The same for several packets at once."""
+"""Finds the session of each packet; may raise OSError where the kernel can't be asked."""
 
 
 class LiveSessions:
     """Look up whether the current policy has allowed a session, by its conntrack mark."""
 
-    def __init__(self, layout: MarkLayout, find: FindSession) -> None:
-        """Take the layout of marks, and the look-up of a packet's session."""
+    def __init__(self, layout: MarkLayout, find: FindAll) -> None:
+        """Take the layout of marks, and the look-up of packets' sessions."""
         self._layout = layout
         self._find = find
 
@@ -136,11 +133,13 @@ class LiveSessions:
         remembered that enforcing would drop, so there nothing is taken for allowed.
         """
         interface = policy.judge(packet.interface)
+        if interface is None:
+            return packet
         try:
-            session = self._find(packet) if interface else None
+            (session,) = self._find([packet])
         except OSError:
             return packet
-        if interface is None or session is None:
+        if session is None:
             return packet
         elsewhere = elsewhere_marks(interface.name, session.opened, self._layout, state)
         is_own = session.opened is packet.direction or (elsewhere and elsewhere.is_met_by(session.mark))

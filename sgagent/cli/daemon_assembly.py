@@ -192,7 +192,7 @@ def _assemble(
         name_watch=NameWatch(settings, clock, inputs.latest_time(settings), BackgroundResolver()),
         guardrail_source=_guardrail_source(settings),
     )
-    sessions = LiveSessions(layout, dataplane.sessions.find_session)
+    sessions = LiveSessions(layout, dataplane.sessions.find_sessions)
     commands = CommandHandler(
         reconciler=reconciler, state=state, clock=clock, boot_id=read_boot_id(), log=log
     )

@@ -20,7 +20,7 @@ from sgagent.agent.names.resolver import DnsAnswers
 from sgagent.analysis.cells import MOST_CELLS
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import Check, LintSubject, LiveHost, Usage, make_subject
+from sgagent.analysis.lint.subject import Check, LintSubject, LiveHost, make_subject
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask
 from sgagent.cli.configuration import load_settings
@@ -28,7 +28,7 @@ from sgagent.cli.fixes import Fixed, FixWriter, PlacedReplacement, Wanted, fix_d
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, progress, warn
 from sgagent.core.binding import HostFacts, bind
-from sgagent.core.counter_keys import HitStep, RuleCounter
+from sgagent.core.counter_keys import HitStep, HitTimes, RuleCounter
 from sgagent.core.errors import Origin, UsageError, count, printable
 from sgagent.core.model import Family, Snapshot
 from sgagent.core.policy import ResolvedInterface
@@ -251,8 +251,8 @@ def _live_host(
     except OSError as error:
         warn(f"listening sockets can't be listed: {error.strerror}")
     unused = settings.lint.unused if options.unused is None else options.unused
-    rules: Mapping[RuleCounter, Usage] = {}
-    inner: Mapping[str, Usage] = {}
+    rules: Mapping[RuleCounter, HitTimes] = {}
+    inner: Mapping[str, HitTimes] = {}
     try:
         if unused is not None:
             rules, inner = _usages(ask(settings, HitsQuery(), HitsAnswer))
@@ -271,15 +271,15 @@ def _live_host(
     )
 
 
-def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, Usage], dict[str, Usage]]:
+def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, HitTimes], dict[str, HitTimes]]:
     """Return the agent's counts: of rules, and of fellow members, by interface."""
-    rules: dict[RuleCounter, Usage] = {}
-    inner: dict[str, Usage] = {}
+    rules: dict[RuleCounter, HitTimes] = {}
+    inner: dict[str, HitTimes] = {}
     for part in answer.interfaces:
         for hit in part.hits:
-            if hit.counted_since is None:
+            usage = hit.times
+            if usage is None:
                 continue
-            usage = Usage(counted_since=hit.counted_since, last_hit_at=hit.last_hit_at)
             if hit.step is HitStep.INNER:
                 inner[part.interface] = usage
             elif hit.rule_id is not None and hit.security_group_id is not None:

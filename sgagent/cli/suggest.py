@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgagent.agent.control.hits import HitsAnswer, HitsQuery
-from sgagent.agent.state.counter_file import CounterFile, HitTimes, read_boot_id
+from sgagent.agent.state.counter_file import CounterFile, read_boot_id
 from sgagent.analysis.compare import compare
 from sgagent.analysis.flow_text import ObjectNames
 from sgagent.cli import inputs, plan
@@ -18,7 +18,7 @@ from sgagent.cli.configuration import load_settings
 from sgagent.cli.flow_files import read_flows
 from sgagent.cli.main import add_option, option_adder
 from sgagent.cli.output import problem_text, replace_file, warn
-from sgagent.core.counter_keys import RuleCounter
+from sgagent.core.counter_keys import HitTimes, RuleCounter
 from sgagent.core.errors import (
     DocumentError,
     NoDocumentError,
@@ -285,14 +285,10 @@ def _hits(settings: Settings) -> dict[tuple[str, str], HitTimes]:
         ]
     else:
         counted = [
-            (
-                hit.security_group_id,
-                hit.rule_id,
-                HitTimes(counted_since=hit.counted_since, last_hit_at=hit.last_hit_at),
-            )
+            (hit.security_group_id, hit.rule_id, hit.times)
             for part in parts
             for hit in part.hits
-            if hit.rule_id and hit.security_group_id and hit.counted_since is not None
+            if hit.rule_id and hit.security_group_id and hit.times is not None
         ]
     found: dict[tuple[str, str], HitTimes] = {}
     for group, rule_id, times in counted:

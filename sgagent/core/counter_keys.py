@@ -27,6 +27,17 @@ class HitStep(enum.Enum):
     DEFAULT = "default"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitTimes:
+    """When a counter began to count and was hit last, in seconds since the epoch."""
+
+    counted_since: float
+    """From when on it was counted without a gap that is known."""
+
+    last_hit_at: float | None = None
+    """None where it was never hit in that time, or before."""
+
+
 class ExemptionKind(enum.Enum):
     """Why traffic passes that no group was asked about (§7)."""
 

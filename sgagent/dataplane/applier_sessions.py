@@ -31,14 +31,6 @@ class ApplierSessions:
         """Take a function that sends a verb and values to the applier, and returns those of the answer."""
         self._call = call
 
-    def find_session(self, packet: Packet) -> TrackedSession | None:
-        """Return the session that a packet belongs to, as ``conntrack.find_session`` does.
-
-        Raises:
-            OSError: the kernel can't be asked.
-        """
-        return self.find_sessions([packet])[0]
-
     def find_sessions(self, packets: Sequence[Packet]) -> list[TrackedSession | None]:
         """Return the sessions that packets belong to, as ``conntrack.find_sessions`` does.
 

@@ -43,11 +43,6 @@ class TrackedSession:
     reply_zone: int = 0
 
 
-def find_session(packet: Packet) -> TrackedSession | None:
-    """Return the session that a packet belongs to, as :func:`find_sessions` does."""
-    return find_sessions([packet])[0]
-
-
 def find_sessions(packets: Sequence[Packet]) -> list[TrackedSession | None]:
     """Return the session of the calling thread's network namespace that each packet belongs to.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from sgagent.agent.guardrails import GuardrailReport
 from sgagent.agent.inbox import Inbox, NotBegunError, NotDoneError, Wanted, always
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
-from sgagent.agent.state.counter_file import HitTimes
+from sgagent.agent.state.counter_file import Times, Totals
 from sgagent.agent.state.directory import HistoryFile, StateDirectory
 from sgagent.agent.status import (
     MOST_CUTS_SHOWN,
@@ -122,10 +122,6 @@ def _as_entry(entry: HistoryFile, *, is_in_force: bool) -> requests.HistoryEntry
         extent=head.record.extent,
         is_in_force=is_in_force,
     )
-
-
-Totals = Mapping[CounterKey, CounterValue]
-Times = Mapping[CounterKey, HitTimes]
 
 
 class Answering(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sgagent.core.counter_keys import HitStep
+from sgagent.core.counter_keys import HitStep, HitTimes
 from sgagent.core.model import Direction, Mode, Policy
 
 
@@ -40,6 +40,13 @@ class Hit:
 
     expires_at: float | None = None
     """When the rule ends, in seconds since the epoch; null is never."""
+
+    @property
+    def times(self) -> HitTimes | None:
+        """Return since when this was counted, and when it was hit last; None where it was never counted."""
+        if self.counted_since is None:
+            return None
+        return HitTimes(counted_since=self.counted_since, last_hit_at=self.last_hit_at)
 
     @property
     def name(self) -> str:

@@ -31,15 +31,14 @@ from sgagent.agent.flowlog.flow import (
     PartlyWrittenError,
     make_writer,
 )
+from sgagent.agent.state.counter_file import Totals
 from sgagent.agent.step import EventLog
 from sgagent.core.counter_keys import CounterKey
 from sgagent.core.model import Policy, Snapshot
 from sgagent.core.policy import SILENT, FlowLogging, ResolvedPolicy
 from sgagent.dataplane.nflog import RECEIVE_BYTES, LoggedPacket, read_packets
-from sgagent.ports import Clock, CounterValue
+from sgagent.ports import Clock
 from sgagent.settings import Settings
-
-Totals = Mapping[CounterKey, CounterValue]
 
 
 @dataclass(slots=True)

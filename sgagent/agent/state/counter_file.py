@@ -7,27 +7,21 @@ is read, and after a boot the file belongs to the boot before and counting start
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from sgagent.agent.state.directory import write_draft
-from sgagent.core.counter_keys import CounterKey
+from sgagent.core.counter_keys import CounterKey, HitTimes
 from sgagent.json_model import UNREADABLE, from_json, seal, unseal
 from sgagent.ports import CounterValue
 
+Totals = Mapping[CounterKey, CounterValue]
+"""What each key counted since the host came up."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HitTimes:
-    """Two moments, in seconds since the epoch."""
-
-    counted_since: float
-    """From when on it was counted without a gap that is known."""
-
-    last_hit_at: float | None = None
-    """None where it was never hit in that time, or before."""
+Times = Mapping[CounterKey, HitTimes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from sgagent.analysis.graph.elements import Graph
 from sgagent.analysis.graph.svg import as_svg
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.registry import lint
-from sgagent.analysis.lint.subject import LiveHost, Usage, make_subject
+from sgagent.analysis.lint.subject import LiveHost, make_subject
 from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HostFacts, HostListener, bind
 from sgagent.core.counter_keys import InnerCounter, RuleCounter
@@ -201,18 +201,15 @@ class Inspection:
     def _live_host(self, policy: ResolvedPolicy) -> LiveHost:
         present = {interface.name for interface in self._published.status.interfaces}
         unused = self._settings.lint.unused
-        used = {
-            key: Usage(counted_since=times.counted_since, last_hit_at=times.last_hit_at)
-            for key, times in (() if unused is None else self._published.times.items())
-        }
+        times = {} if unused is None else self._published.times
         listeners = None
         with contextlib.suppress(OSError):
             listeners = self._list_listeners()
         return LiveHost(
             bound=policy.judges_of(present),
-            usage={key: usage for key, usage in used.items() if isinstance(key, RuleCounter)},
+            usage={key: usage for key, usage in times.items() if isinstance(key, RuleCounter)},
             inner_usage={
-                key.interface: usage for key, usage in used.items() if isinstance(key, InnerCounter)
+                key.interface: usage for key, usage in times.items() if isinstance(key, InnerCounter)
             },
             now=self._clock.now(),
             listeners=listeners,

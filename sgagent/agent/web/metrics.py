@@ -26,6 +26,7 @@ from sgagent import __version__
 from sgagent.agent.flowlog.flowlog import Loss
 from sgagent.agent.names.name_table import NameState
 from sgagent.agent.published_status import PublishedStatus
+from sgagent.agent.state.counter_file import Totals
 from sgagent.agent.status import BOUNDS, Durations, Status
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorSeverity
 from sgagent.core.cloud_quotas import CloudLimit, cloud_ratios
@@ -44,8 +45,6 @@ from sgagent.core.memo import Memo
 from sgagent.core.model import Policy
 from sgagent.ports import Clock, CounterValue
 from sgagent.verify import Outcome
-
-CounterTotals = Mapping[CounterKey, CounterValue]
 
 _COUNTED: Mapping[str, tuple[type[CounterKey], str]] = {
     "sgagent_rule_packets": (RuleCounter, "packets"),
@@ -161,7 +160,7 @@ class _AgentCollector(Collector):
         return (family for family in families if family.samples)
 
 
-def counter_families(totals: CounterTotals) -> Iterator[Metric]:
+def counter_families(totals: Totals) -> Iterator[Metric]:
     """Yield the families of the kernel's counters."""
     counted: dict[type[CounterKey], list[tuple[tuple[str, ...], CounterValue]]] = {}
     for key, total in totals.items():

@@ -18,7 +18,7 @@ from sgagent.analysis.lint.services import DATABASES, NARROW_PORTS, everything
 from sgagent.core.addresses import AddressSet, holds, size
 from sgagent.core.binding import Binding, Bindings, HostListener, bind_everywhere
 from sgagent.core.clauses import Clause
-from sgagent.core.counter_keys import RuleCounter
+from sgagent.core.counter_keys import HitTimes, RuleCounter
 from sgagent.core.errors import NOWHERE, Origin, Problem
 from sgagent.core.members import members_by_group
 from sgagent.core.model import (
@@ -117,24 +117,16 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """The agent's counts of a rule."""
-
-    counted_since: float
-    """Seconds since the epoch."""
-
-    last_hit_at: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveHost:
     """The facts of this host while it lives, beside its definitions."""
 
     bound: tuple[ResolvedInterface, ...] = ()
     """The judges of its bound links."""
 
-    usage: Mapping[RuleCounter, Usage] = field(default_factory=dict)
-    inner_usage: Mapping[str, Usage] = field(default_factory=dict)
+    usage: Mapping[RuleCounter, HitTimes] = field(default_factory=dict)
+    """The agent's counts of rules."""
+
+    inner_usage: Mapping[str, HitTimes] = field(default_factory=dict)
     """Of fellow members, by link."""
 
     now: float = 0.0
@@ -147,7 +139,7 @@ class LiveHost:
     unused_seconds: float | None = None
     """How long a rule may go without a hit; None does not ask."""
 
-    def is_unused(self, usage: Usage) -> bool:
+    def is_unused(self, usage: HitTimes) -> bool:
         """Return whether something was counted for long enough, and not hit in that time."""
         since = max(usage.counted_since, usage.last_hit_at or 0.0)
         return self.now - since >= (self.unused_seconds or 0.0)

@@ -9,10 +9,11 @@ from sgagent.analysis.cells import code_of
 from sgagent.analysis.flow_text import port_text
 from sgagent.analysis.lint.findings import Finding
 from sgagent.analysis.lint.rule_reach import RuleKey, key_of
-from sgagent.analysis.lint.subject import Attachment, LintSubject, LiveHost, Usage, notice, rule_finding
+from sgagent.analysis.lint.subject import Attachment, LintSubject, LiveHost, notice, rule_finding
 from sgagent.core.addresses import Ranges, joined, size, without
 from sgagent.core.binding import HostListener
 from sgagent.core.clauses import Clause, DecidedBy
+from sgagent.core.counter_keys import HitTimes
 from sgagent.core.model import ALL_PORTS, LAST_PORT, TCP, UDP, Direction, Family, Policy, Protocol
 from sgagent.core.policy import ResolvedRule
 
@@ -30,7 +31,7 @@ def unused_rule(subject: LintSubject) -> Iterator[Finding]:
     host = subject.host
     if host.unused_seconds is None:
         return
-    latest: dict[RuleKey, list[Usage]] = {}
+    latest: dict[RuleKey, list[HitTimes]] = {}
     for counter, usage in host.usage.items():
         latest.setdefault((counter.security_group_id, counter.rule_id), []).append(usage)
     for key, usages in sorted(latest.items()):
@@ -38,7 +39,7 @@ def unused_rule(subject: LintSubject) -> Iterator[Finding]:
             yield rule_finding(key, _since(usages, host), "remove it if nobody needs it any more")
 
 
-def _since(usages: list[Usage], host: LiveHost) -> str:
+def _since(usages: list[HitTimes], host: LiveHost) -> str:
     hits = [usage.last_hit_at for usage in usages if usage.last_hit_at is not None]
     if hits:
         return f"its last hit on this host was {_days(host.now - max(hits))} ago"

@@ -12,9 +12,9 @@ import pytest
 from sgagent.analysis.lint.edits import SearchBudget
 from sgagent.analysis.lint.findings import CODES, Finding, FindingSeverity
 from sgagent.analysis.lint.registry import CHECKS, lint, steps
-from sgagent.analysis.lint.subject import LiveHost, Usage, make_subject
+from sgagent.analysis.lint.subject import LiveHost, make_subject
 from sgagent.core.binding import HostListener
-from sgagent.core.counter_keys import RuleCounter
+from sgagent.core.counter_keys import HitTimes, RuleCounter
 from sgagent.core.model import (
     ALL_PROTOCOLS,
     ICMP,
@@ -59,10 +59,10 @@ def read(*paths: Path) -> Snapshot:
     return parse_documents(files, Limits())[0]
 
 
-def usage(rule_id: str, days: float) -> tuple[RuleCounter, Usage]:
+def usage(rule_id: str, days: float) -> tuple[RuleCounter, HitTimes]:
     """Return that a rule of the web group was counted for long, and hit so many days ago."""
     key = rule_counter(rule_id, group_id="sg-web")
-    return key, Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)
+    return key, HitTimes(counted_since=0.0, last_hit_at=NOW - days * DAY)
 
 
 def live_host_of(definitions: Snapshot) -> LiveHost:
@@ -409,8 +409,8 @@ def test_unused_needs_time_and_silence() -> None:
     definitions = read(LINT / "unused_rule" / "bad.yaml")
     key, old = usage("sgr-old-site", 60)
     elsewhere = rule_counter("sgr-old-site", group_id="sg-web", link="eth1")
-    young = Usage(counted_since=NOW - DAY, last_hit_at=None)
-    for usages in ({key: young}, {key: old, elsewhere: Usage(counted_since=0.0, last_hit_at=NOW)}):
+    young = HitTimes(counted_since=NOW - DAY, last_hit_at=None)
+    for usages in ({key: young}, {key: old, elsewhere: HitTimes(counted_since=0.0, last_hit_at=NOW)}):
         host = LiveHost(usage=usages, now=NOW, unused_seconds=30 * DAY)
         found = lint(make_subject(definitions, EXEMPTIONS, host=host))
         assert [one for one in found if one.code == "unused_rule"] == []
@@ -429,7 +429,7 @@ def test_fellow_members_who_never_come() -> None:
     definitions = snapshot(group("sg-1"), interface("eni-1", ["sg-1"], ["10.0.0.1"]))
     judges = policy_of(*definitions.security_groups, on={"eth0": "sg-1"}).interfaces
     for days, expected in ((60, {"needless_inner_accept"}), (1, set())):
-        inner = {"eth0": Usage(counted_since=0.0, last_hit_at=NOW - days * DAY)}
+        inner = {"eth0": HitTimes(counted_since=0.0, last_hit_at=NOW - days * DAY)}
         host = LiveHost(bound=judges, inner_usage=inner, now=NOW, unused_seconds=30 * DAY)
         assert {one.code for one in lint(make_subject(definitions, EXEMPTIONS, host=host))} == expected
 

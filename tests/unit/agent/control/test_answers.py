@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from sgagent.agent.inbox import Inbox
 from sgagent.agent.posture import InterfaceState, Posture
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
-from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.step import Step, StepEnd
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.addresses import AddressSet
@@ -35,6 +35,7 @@ from sgagent.core.counter_keys import (
     ExemptionCounter,
     ExemptionKind,
     HitStep,
+    HitTimes,
     InnerCounter,
     InvalidCounter,
 )
@@ -124,7 +125,7 @@ class Agent:
         self.times: dict[CounterKey, HitTimes] = {}
         self.published = PublishedStatus(self.clock, self._read)
         self.session: TrackedSession | None = None
-        sessions = LiveSessions(LAYOUT, lambda _: self.session)
+        sessions = LiveSessions(LAYOUT, lambda _: [self.session])
         self._answer = answering(
             self.published, self.clock, "file groups.d", sessions, self.dispatcher, look=Diagnosis
         )
@@ -425,7 +426,7 @@ def test_what_the_kernel_refused_leaves_the_generation_as_it_is(agent: Agent) ->
 def test_a_kernel_that_can_not_be_asked_is_done_without(agent: Agent) -> None:
     """Rules can be explained without sessions."""
 
-    def fail(_packet: Packet) -> TrackedSession | None:
+    def fail(_packets: Sequence[Packet]) -> list[TrackedSession | None]:
         raise PermissionError
 
     sessions = LiveSessions(LAYOUT, fail)

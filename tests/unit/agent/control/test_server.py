@@ -70,7 +70,7 @@ WAIT_SECONDS = 5.0 * PATIENCE
 MORE_THAN_MEMORY = 1 << 46
 """Bytes of a stack with which no thread starts."""
 
-NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: None)
+NO_SESSIONS = LiveSessions(MarkLayout(0xFFFF0000), lambda _: [None])
 PROBLEM = Problem(severity=Severity.ERROR, code="x", origin=NOWHERE, message="wrong")
 AGENT = {"own_uid": 990, "group_id": 991}
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.state.counter_file import CounterFile, HitTimes, KeptCounters, read_boot_id
+from sgagent.agent.state.counter_file import CounterFile, KeptCounters, read_boot_id
 from sgagent.core.counter_keys import (
     CounterKey,
     DefaultCounter,
     ExemptionCounter,
     ExemptionKind,
+    HitTimes,
     InnerCounter,
     InvalidCounter,
     ObservedDropCounter,

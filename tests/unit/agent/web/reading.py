@@ -13,14 +13,13 @@ from sgagent.agent.flowlog.flowlog import FlowLog
 from sgagent.agent.inbox import Inbox
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.sessions import LiveSessions
-from sgagent.agent.state.counter_file import HitTimes
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.web.inspection import Inspection
 from sgagent.agent.web.page import Request, Response
 from sgagent.agent.web.routes import StatusPages
 from sgagent.analysis.doctor.findings import Diagnosis
 from sgagent.core.binding import HostFacts, Link
-from sgagent.core.counter_keys import CounterKey
+from sgagent.core.counter_keys import CounterKey, HitTimes
 from sgagent.core.model import CidrBlock, Policy
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -58,7 +57,7 @@ class Reader:
             self.published,
             self.clock,
             "file groups.d",
-            LiveSessions(MarkLayout(0xFFFF0000), lambda _: None),
+            LiveSessions(MarkLayout(0xFFFF0000), lambda _: [None]),
             Machine(directory).dispatcher(Inbox(), FakeLog()),
             look=Diagnosis,
         )

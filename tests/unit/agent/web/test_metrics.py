@@ -12,10 +12,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sgagent.agent.posture import InterfaceState, InterfaceStatus
 from sgagent.agent.published_status import PublishedStatus
+from sgagent.agent.state.counter_file import Totals
 from sgagent.agent.status import Durations, ProofReport, Status
 from sgagent.agent.step import Step, StepEnd
 from sgagent.agent.timed_rules import ExpiringRule
-from sgagent.agent.web.metrics import HELP, CounterTotals, make_registry
+from sgagent.agent.web.metrics import HELP, make_registry
 from sgagent.core.counter_keys import (
     DefaultCounter,
     ExemptionCounter,
@@ -31,7 +32,7 @@ from sgagent.verify import Outcome
 from tests.fakes.clock import FakeClock
 from tests.words import ACCEPT, group, interface, rule, rule_counter, snapshot
 
-TOTALS: CounterTotals = {
+TOTALS: Totals = {
     rule_counter("sgr-web", group_id="sg-web"): CounterValue(packets=3, bytes=180),
     DefaultCounter(interface="eth0", direction=Direction.INGRESS, verdict=Policy.DROP): CounterValue(4, 240),
     InnerCounter(interface="eth0"): CounterValue(5, 300),
@@ -62,7 +63,7 @@ STATUS = Status(
 )
 
 
-def scrape(status: Status = STATUS, totals: CounterTotals = TOTALS) -> str:
+def scrape(status: Status = STATUS, totals: Totals = TOTALS) -> str:
     """Return the text that a reader gets."""
     published = PublishedStatus(FakeClock(1000.0), lambda _: True)
     published.status = status
@@ -164,7 +165,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
 def test_label_values_are_escaped() -> None:
     """An id with quotes and line breaks can't forge another series."""
     hostile = 'a"} 1\nsgagent_source_up 0\n\\'
-    totals: CounterTotals = {InnerCounter(interface=hostile): CounterValue(1, 1)}
+    totals: Totals = {InnerCounter(interface=hostile): CounterValue(1, 1)}
     families = {family.name: family for family in text_string_to_metric_families(scrape(totals=totals))}
     (sample,) = families["sgagent_inner_packets"].samples
     assert sample.labels == {"interface": hostile}
