@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sgagent import signatures
 from sgagent.documents import DocumentFile, Limits
 from sgagent.ports import ReadGuardrails, Wake
 from sgagent.settings import Settings, SignatureSettings
 from sgagent.signatures import Signed
-from sgagent.sources.files.background import BackgroundFileSource
 from sgagent.sources.files.collector import CollectedDocuments
+from sgagent.sources.files.source import FileSource
 from sgagent.sources.verified_parse import (
     ReadEnforced,
     SignaturePolicy,
     VerifiedParser,
-    base_name,
     guardrails_signature_file,
     read_signature,
 )
@@ -36,7 +33,7 @@ class GuardrailFiles:
         """
         self._limits = limits
         self._policy = policy or SignaturePolicy()
-        self._files = BackgroundFileSource(path, limits, VerifiedParser(limits, self._policy))
+        self._files = FileSource(path, limits, VerifiedParser(limits, self._policy))
         self._known: tuple[CollectedDocuments, ReadGuardrails] | None = None
 
     @classmethod
@@ -88,21 +85,12 @@ class GuardrailFiles:
         if found.signature is None:
             self._policy.missing(found.place)  # raises, as a signature is required
             return None
-        contents = {base_name(name): content for name, content in found.documents.items()}
-        places = {base_name(name): name for name in found.documents}
-        return self._policy.verify(
-            found.signature,
-            found.place,
-            lambda manifest: signatures.check_contents(manifest, contents),
-            lambda name: places.get(name, name),
-        )
+        return self._policy.verify_whole(found.documents, found.signature, found.place)
 
     def refresh(self) -> None:
         """Make the next fetch read the files at once."""
         self._files.refresh()
 
-    @contextmanager
-    def watch(self, wake: Wake) -> Iterator[None]:
+    def watch(self, wake: Wake) -> AbstractContextManager[None]:
         """Call ``wake`` when the files or their signature have changed, until the context ends."""
-        with self._files.watch(wake):
-            yield
+        return self._files.watch(wake)

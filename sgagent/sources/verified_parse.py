@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,27 @@ class SignaturePolicy:
         except SignatureFaultError as fault:
             raise _refused(fault, place if fault.name is None else name_of(fault.name)) from None
         return signed
+
+    def verify_whole(self, contents: Mapping[str, bytes], signature: bytes, place: str) -> Signed:
+        """Verify a signature file and the documents that it has to be of; ignore its age.
+
+        Args:
+            contents: of all documents, by their names in messages.
+            signature: the content of the signature file.
+            place: the place of the signature, for messages.
+
+        Raises:
+            MismatchError: the signature is valid, but the documents differ.
+            DocumentError: no pinned key signed.
+        """
+        signed_contents = {base_name(name): content for name, content in contents.items()}
+        names = {base_name(name): name for name in contents}
+        return self.verify(
+            signature,
+            place,
+            lambda manifest: signatures.check_contents(manifest, signed_contents),
+            lambda name: names.get(name, name),
+        )
 
     def check_age(self, signed: Signed, place: str) -> None:
         """Refuse an expired signature, and one older than the last that this host enforced.
@@ -255,14 +276,8 @@ class VerifiedParser:
             DocumentError: no pinned key signed them, or the signature is expired or replayed.
         """
         if self._verified is None or self._verified[:2] != (documents, signature):
-            contents = {base_name(file.name): file.content for file in documents}
-            places = {base_name(file.name): file.name for file in documents}
-            signed = self.signature_policy.verify(
-                signature,
-                place,
-                lambda manifest: signatures.check_contents(manifest, contents),
-                lambda name: places.get(name, name),
-            )
+            contents = {file.name: file.content for file in documents}
+            signed = self.signature_policy.verify_whole(contents, signature, place)
             self._verified = (documents, signature, signed)
         *_, signed = self._verified
         self.signature_policy.check_age(signed, place)

@@ -1,24 +1,24 @@
-"""The source of files as the agent has it: another process reads, and no read has the loop wait for long."""
+"""Reading of files in the background: another process reads, and no read has the loop wait for long."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
 
 import structlog
 
-from sgagent.core.endpoints import Endpoint
+import sgagent
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.core.retry import RetryDelay
-from sgagent.documents import Limits
-from sgagent.ports import Delivery, Wake
+from sgagent.ports import Wake
 from sgagent.sources.files.collector import CollectedDocuments, CollectorTask
 from sgagent.sources.files.isolated_reader import (
     DocumentsChanged,
@@ -28,10 +28,9 @@ from sgagent.sources.files.isolated_reader import (
     ReaderStarted,
     ReadRequest,
 )
-from sgagent.sources.files.reader_client import ReaderProcess
-from sgagent.sources.files.source import FileSource, collector_task, parsed
-from sgagent.sources.files.watcher import MOUNTINFO, SIGNAL, mount_point
-from sgagent.sources.verified_parse import Failure, VerifiedParser
+from sgagent.sources.files.watcher import SIGNAL, Mounts
+from sgagent.sources.own_program import start_program
+from sgagent.sources.verified_parse import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,79 +67,19 @@ _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.5, 30.0
 """Until another process is started in the place of one that ended by itself."""
 
 
-class BackgroundFileSource:
-    """Reads documents from a path; implements :class:`Source`.
-
-    Without a watch, as of a command, a fetch reads by itself and takes as long as that takes.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        limits: Limits,
-        parser: VerifiedParser | None = None,
-        *,
-        patience: Patience | None = None,
-    ) -> None:
-        """Store the parameters, as of :class:`FileSource`; ``patience`` is for tests."""
-        self._parser = parser or VerifiedParser(limits)
-        self._source = FileSource(path, limits, self._parser)
-        self._task = collector_task(path.absolute(), limits, self._parser)
-        self._patience = patience or Patience()
-        self._readings: list[_Reading] = []
-        """One for each watch; the newest one is asked."""
-
-        self._is_asked = False
-
-    def fetch(self) -> Delivery:
-        """Return the newest snapshot of the documents.
-
-        During a watch, it is what the other process read last. That reads again at each fetch that finds
-        nothing newer, and wakes the watch if there is; only a fetch after :meth:`refresh` waits for it.
-
-        Raises:
-            DocumentError: the documents have errors, are not regular files, or are too large.
-            SourceUnavailableError: there is no document, one can't be read in time, or they keep changing.
-        """
-        return parsed(self._parser, self.collect())
-
-    def collect(self) -> CollectedDocuments:
-        """Return the newest documents, neither verified nor parsed; raises as :meth:`fetch`."""
-        is_asked, self._is_asked = self._is_asked, False
-        if not self._readings:
-            return self._source.collect()
-        found = self._readings[-1].newest(is_asked=is_asked)
-        if isinstance(found, Failure):
-            raise found.exception()
-        return found
-
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return no endpoints: the documents are on this host."""
-        return ()
-
-    def refresh(self, wait_seconds: float = 0.0) -> bool:
-        """Make the next fetch wait for a reading of all documents, including those open for writing."""
-        self._is_asked = True
-        return self._source.refresh(wait_seconds)
-
-    @contextmanager
-    def watch(self, wake: Wake) -> Iterator[None]:
-        """Call ``wake`` when the documents or their signature have changed, until the context ends."""
-        reading = _Reading(self._task, self._patience, wake)
-        self._readings.append(reading)
-        try:
-            yield
-        finally:
-            self._readings.remove(reading)
-            reading.end()
-
-
-class _Reading:
+class BackgroundReading:
     """Keep a process that reads, and its newest result."""
 
-    def __init__(self, task: CollectorTask, patience: Patience, wake: Wake) -> None:
+    def __init__(self, task: CollectorTask, wake: Wake, patience: Patience | None = None) -> None:
+        """Start the thread that keeps the process.
+
+        Args:
+            task: of the process; its path is absolute.
+            wake: called when there may be another result, from that thread.
+            patience: how long a reading may take; None is the usual one.
+        """
         self._task = task
-        self._patience = patience
+        self._patience = patience or Patience()
         self._wake = wake
         self._noted = threading.Condition()
         self._outcome: CollectedDocuments | Failure = Failure(f"{task.path}: not read yet")
@@ -173,7 +112,7 @@ class _Reading:
         self._left: list[ReaderProcess] = []
         """Killed, and not ended yet."""
 
-        self._process_seconds = patience.process
+        self._process_seconds = self._patience.process
         self._restart = RetryDelay(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="documents", daemon=True)
@@ -202,8 +141,8 @@ class _Reading:
             self._taken = self._answered
             return self._outcome
 
-    def end(self) -> None:
-        """End the watch, and leave a hanging process behind."""
+    def close(self) -> None:
+        """End the process, and leave a hanging process behind."""
         self._is_over = True
         os.eventfd_write(self._bell, 1)
         self._thread.join(_END_SECONDS)
@@ -231,7 +170,9 @@ class _Reading:
 
     def _run(self) -> None:
         """Keep a process until the watch ends."""
-        with MountChanges(self._task.path) as mounts:
+        ways = frozenset((self._task.path, *self._task.path.parents))
+        with contextlib.closing(Mounts(ways.__contains__)) as mounts:
+            mounts.have_changed()  # from those of now on
             while not self._is_over:
                 try:
                     process = ReaderProcess(self._task)
@@ -258,12 +199,12 @@ class _Reading:
             self._requested_at = time.monotonic()
             process.send(ReadRequest(self._requested, self._is_for_all))
 
-    def _serve(self, process: ReaderProcess, mounts: MountChanges) -> None:
+    def _serve(self, process: ReaderProcess, mounts: Mounts) -> None:
         """Receive a process's answers until it has to be replaced, or the watch ends."""
         poll = select.poll()
         for descriptor in (process.fileno(), self._bell):
             poll.register(descriptor, select.POLLIN)
-        poll.register(mounts.fileno(), SIGNAL)
+        poll.register(mounts, SIGNAL)
         while not self._is_over:
             ready = [descriptor for descriptor, _ in poll.poll(self._milliseconds())]
             if self._bell in ready:
@@ -275,7 +216,9 @@ class _Reading:
                     self._lose()
                     return
             self._left = [one for one in self._left if not one.has_ended()]
-            self._has_mounted |= mounts.fileno() in ready and mounts.have_changed()
+            if mounts.fileno() in ready:
+                mounts.signalled()
+            self._has_mounted |= mounts.have_changed()
             if self._is_overdue():
                 return
 
@@ -369,38 +312,70 @@ class _Reading:
                 os.eventfd_read(self._bell)
 
 
-class MountChanges:
-    """The mounts on the way to a path, to notice when there are others."""
+_PROGRAM = (
+    "import sys; sys.path.append({folder!r});"
+    " from sgagent.sources.files.isolated_reader import main; main(int(sys.argv[1]))"
+)
+"""Needs nothing but the standard library and this package, so that ``-S`` saves what a site adds."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the list, for documents at a path; without one, no change is noticed."""
-        self._ways = frozenset((path, *path.parents))
-        try:
-            self._file = MOUNTINFO.open("rb", buffering=0)
-        except OSError:
-            self._file = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115 - closed below
-        self._known = self._read()
 
-    def __enter__(self) -> Self:
-        """Return the changes from now on."""
-        return self
+class ReaderProcess:
+    """The process as the agent sees it. It ends with the agent, or as soon as its pending read returns."""
 
-    def __exit__(self, *_: object) -> None:
-        """Close the list."""
-        self._file.close()
+    def __init__(self, task: CollectorTask) -> None:
+        """Start the process; it watches from then on.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        folder = str(Path(sgagent.__file__).parent.parent)
+        channel, self._process = start_program(_PROGRAM.format(folder=folder), "-S")
+        self._connection = Connection(channel.detach())
+        self._sent: dict[str, bytes] = {}
+        with contextlib.suppress(OSError):  # a process that has ended is noticed at the next message
+            self._connection.send(task)
 
     def fileno(self) -> int:
-        """Return the descriptor to poll for :data:`sgagent.sources.files.watcher.SIGNAL`."""
-        return self._file.fileno()
+        """Return the descriptor that is readable when there is a message."""
+        return self._connection.fileno()
 
-    def have_changed(self) -> bool:
-        """Return whether mounts have changed since the last call; this clears the signal."""
-        self._file.seek(0)
-        before, self._known = self._known, self._read()
-        return self._known != before
+    def send(self, request: ReadRequest) -> None:
+        """Have the process read; may be called from any thread, if one at a time."""
+        with contextlib.suppress(OSError):  # as above
+            self._connection.send(request)
 
-    def _read(self) -> list[bytes]:
-        return [line for line in self._file.readall().splitlines() if mount_point(line) in self._ways]
+    def receive(self) -> ReaderMessage:
+        """Return the next message.
+
+        Raises:
+            EOFError, OSError: the process has ended.
+        """
+        message: ReaderMessage = self._connection.recv()
+        if isinstance(message, ReadAnswer) and isinstance(message.outcome, CollectedDocuments):
+            return replace(message, outcome=self._whole(message.outcome, message.names))
+        return message
+
+    def _whole(self, found: CollectedDocuments, names: tuple[str, ...]) -> CollectedDocuments:
+        """Return all documents; the content of an unchanged one is the same object as before."""
+        known = {**self._sent, **found.documents}
+        self._sent = {name: known[name] for name in names}
+        return replace(found, documents=self._sent)
+
+    def kill(self) -> None:
+        """End the process; one that hangs ends when its file system answers."""
+        self._process.kill()
+        self._connection.close()
+
+    def has_ended(self, seconds: float = 0.0) -> bool:
+        """Wait for the end of a killed process; return whether it came."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
+
+    def leave(self) -> None:
+        """Wait no more for a killed process; the kernel ends it in its time."""
+        if self._process.returncode is None:
+            self._process.returncode = -signal.SIGKILL
 
 
 _LOG = structlog.get_logger(__name__)

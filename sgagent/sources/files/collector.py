@@ -70,11 +70,10 @@ class CollectedDocuments:
 class FileCollector:
     """Collects documents at a path, and watches them."""
 
-    def __init__(self, task: CollectorTask, log_warning: LogWarning) -> None:
-        """Store the task; the path need not exist yet. A watch's warnings are logged."""
+    def __init__(self, task: CollectorTask) -> None:
+        """Store the task; the path need not exist yet."""
         self._path = task.path
         self._task = task
-        self._log_warning = log_warning
         self._debounce = Debounce()
         self._catch_ups: tuple[Callable[[], None], ...] = ()
         """Functions that process the pending changes of each watch; empty without a watch."""
@@ -161,16 +160,16 @@ class FileCollector:
         self._is_asked_for_all = True
 
     @contextmanager
-    def watch(self, wake: Callable[[], None]) -> Iterator[None]:
+    def watch(self, wake: Callable[[], None], log_warning: LogWarning) -> Iterator[None]:
         """Call ``wake`` when the documents or their signature have changed, until the context ends."""
         from sgagent.sources.files.watcher import watch_path  # noqa: PLC0415 - only the daemon watches
 
-        path, self._writers = self._path.absolute(), Writers(self._log_warning)
+        path, self._writers = self._path.absolute(), Writers(log_warning)
         signatures = (path / SIGNATURE_NAME, signature_path(path)) if self._task.wants_signature else ()
         with ExitStack() as watches:
             self._catch_ups = tuple(
                 watches.enter_context(
-                    watch_path(one, wake, self._debounce, self._log_warning, writers=self._writers)
+                    watch_path(one, wake, self._debounce, log_warning, writers=self._writers)
                 )
                 for one in dict.fromkeys((path, *signatures))
             )

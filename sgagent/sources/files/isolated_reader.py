@@ -92,9 +92,9 @@ def serve(connection: Connection) -> None:
         send(LogLine(event, values))
 
     task: CollectorTask = connection.recv()
-    collector = FileCollector(task, log_warning)
+    collector = FileCollector(task)
     send(ReaderStarted())
-    with collector.watch(lambda: send(DocumentsChanged())):
+    with collector.watch(lambda: send(DocumentsChanged()), log_warning):
         while True:
             request: ReadRequest = connection.recv()
             if request.is_for_all:

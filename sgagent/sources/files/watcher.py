@@ -8,6 +8,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from sgagent.sources.files import reader
@@ -28,38 +29,53 @@ _MOUNT_POINT = 4
 class Mounts:
     """The mounts of this process that concern the documents."""
 
-    def __init__(self, path: Path, log_warning: LogWarning) -> None:
-        """Open the list of mounts, for documents at a path; changes from now on are signalled."""
+    def __init__(
+        self, concern: Callable[[Path], bool], note_fault: Callable[[OSError], None] = lambda _: None
+    ) -> None:
+        """Open the list of mounts; changes from now on are signalled.
+
+        Args:
+            concern: returns whether a mount point concerns the documents.
+            note_fault: called where the list can't be opened, and so no change is noticed.
+        """
+        self._concern = concern
         try:
-            self.file = MOUNTINFO.open("rb", buffering=0)
-            """The list; poll it for :data:`SIGNAL`."""
+            self._file = MOUNTINFO.open("rb", buffering=0)
         except OSError as error:
-            _log_polling(log_warning, path, error)
+            note_fault(error)
             # It lists no mounts, and never signals.
-            self.file = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115 - the watches close it
+            self._file = Path(os.devnull).open("rb", buffering=0)  # noqa: SIM115 - closed below
         self._looked_at = -LOOK_SECONDS
         self.due_at: float | None = 0.0
         """When to read the mounts; None without a change."""
 
         self._known: Collection[bytes] = ()
 
+    def fileno(self) -> int:
+        """Return the descriptor to poll for :data:`SIGNAL`."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close the list."""
+        self._file.close()
+
     def signalled(self) -> None:
         """Record a change that the kernel signalled."""
         if self.due_at is None:
             self.due_at = max(time.monotonic(), self._looked_at + LOOK_SECONDS)
 
-    def have_changed(self, concerns: Callable[[Path], bool]) -> bool:
+    def have_changed(self) -> bool:
         """Read the mounts if that is due; return whether those at points of concern have changed."""
         if self.due_at is None or time.monotonic() < self.due_at:
             return False
         self._looked_at, self.due_at = time.monotonic(), None
-        self.file.seek(0)
-        lines = self.file.readall().splitlines()
-        before, self._known = self._known, [line for line in lines if concerns(mount_point(line))]
+        self._file.seek(0)
+        lines = self._file.readall().splitlines()
+        before, self._known = self._known, [line for line in lines if self._concern(_mount_point(line))]
         return self._known != before
 
 
-def mount_point(line: bytes) -> Path:
+def _mount_point(line: bytes) -> Path:
     """Return the mount point in a line; the kernel escapes white space and backslashes in octal."""
     field = line.split(b" ", _MOUNT_POINT + 1)[_MOUNT_POINT]
     first, *others = field.split(b"\\")
@@ -151,12 +167,12 @@ class _Watches:
         self._fault: OSError | None = None
         with contextlib.ExitStack() as opened:
             opened.callback(inotify.close)
-            self._mounts = Mounts(path, log_warning)
-            opened.callback(self._mounts.file.close)
+            self._mounts = Mounts(self._concern_mounts, partial(_log_polling, log_warning, path))
+            opened.callback(self._mounts.close)
             self._failed = os.eventfd(0, os.EFD_CLOEXEC)
             opened.callback(os.close, self._failed)
             self._arm()
-            self._mounts.have_changed(self._concern_mounts)
+            self._mounts.have_changed()
             self._opened = opened.pop_all()
 
     def catch_up(self) -> None:
@@ -170,12 +186,12 @@ class _Watches:
         poll, mounts = select.poll(), self._mounts
         for descriptor in (self._inotify.fileno(), ended, self._failed):
             poll.register(descriptor, select.POLLIN)
-        poll.register(mounts.file, SIGNAL)
+        poll.register(mounts, SIGNAL)
         while ended not in (ready := [readable for readable, _ in poll.poll(self._milliseconds())]):
             with self._lock:
                 if self._fault is not None:
                     break
-                if mounts.file.fileno() in ready:
+                if mounts.fileno() in ready:
                     mounts.signalled()
                 is_changed = self._take()
             if is_changed:
@@ -196,7 +212,7 @@ class _Watches:
             events = [event for event in self._inotify.read() if self._concern_documents(event)]
             for event in events:
                 self._note_writer(event)
-            is_mounted = self._mounts.have_changed(self._concern_mounts)
+            is_mounted = self._mounts.have_changed()
             is_more_watched = (is_mounted or any(map(self._concern_ways, events))) and self._arm()
         except OSError as error:
             self._fault = error

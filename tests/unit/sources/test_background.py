@@ -19,8 +19,9 @@ import sgagent
 from sgagent.core.errors import DocumentError, SourceUnavailableError
 from sgagent.documents import Limits
 from sgagent.ports import Delivery
-from sgagent.sources.files.background import BackgroundFileSource, Patience
-from tests.contract.source import APP, BROKEN, WEB, SourceContract
+from sgagent.sources.files.background import Patience
+from sgagent.sources.files.source import FileSource
+from tests.contract.source import APP, BROKEN, WEB
 from tests.waiting import wait_until
 
 PATIENT = Patience(first=60.0, asked=60.0, reading=60.0, process=60.0)
@@ -31,7 +32,7 @@ class Watched:
     """A source that is watched, and how often it woke its watch."""
 
     path: Path
-    source: BackgroundFileSource
+    source: FileSource
     wakes: list[None] = field(default_factory=list)
 
     def write(self, text: str, name: str = "policy.yaml") -> None:
@@ -73,7 +74,7 @@ def watched(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Watched]
     directory = tmp_path / "groups.d"
     directory.mkdir()
     patience = getattr(request, "param", PATIENT)
-    made = Watched(directory, BackgroundFileSource(directory, Limits(), patience=patience))
+    made = Watched(directory, FileSource(directory, Limits(), patience=patience))
     made.write(WEB)
     with made.source.watch(lambda: made.wakes.append(None)):
         yield made
@@ -198,7 +199,7 @@ def test_another_process_tries_where_one_hangs(watched: Watched) -> None:
 
 def test_the_end_of_a_watch_ends_the_process(tmp_path: Path) -> None:
     """Also of one that stands still."""
-    source = BackgroundFileSource(tmp_path, Limits(), patience=PATIENT)
+    source = FileSource(tmp_path, Limits(), patience=PATIENT)
     (tmp_path / "policy.yaml").write_text(WEB)
     for is_stopped in (False, True):
         with source.watch(lambda: None):
@@ -208,35 +209,9 @@ def test_the_end_of_a_watch_ends_the_process(tmp_path: Path) -> None:
         wait_until(lambda: readers() == [], "the reader to end")
 
 
-class Files:
-    """A place for files, in the hands of the contract's tests."""
-
-    def __init__(self, path: Path) -> None:
-        """Start without a file."""
-        self.path = path
-        self.source = BackgroundFileSource(path, Limits())
-
-    def write(self, content: str) -> None:
-        """Write the file."""
-        self.path.write_text(content)
-
-    def remove(self) -> None:
-        """Remove the file."""
-        self.path.unlink()
-
-
-class TestBackgroundFileSource(SourceContract):
-    """Without a watch it keeps the contract of all sources."""
-
-    @pytest.fixture
-    def origin(self, tmp_path: Path) -> Files:
-        """Give an origin without anything."""
-        return Files(tmp_path / "policy.yaml")
-
-
 def test_a_delivery_is_the_same_for_both(watched: Watched) -> None:
     """Whether this process reads or the other."""
-    alone: Delivery = BackgroundFileSource(watched.path, Limits()).fetch()
+    alone: Delivery = FileSource(watched.path, Limits()).fetch()
     assert watched.source.fetch() == alone
 
 

@@ -11,9 +11,8 @@ from random import Random
 
 import pytest
 
-from sgagent.documents import Limits
 from sgagent.sources.files.reader import DEBOUNCE_SECONDS, LONGEST_SECONDS, MISSING_SECONDS, Debounce
-from sgagent.sources.files.source import FileSource
+from tests.collected_files import CollectedFiles
 from tests.fakes.clock import FakeClock
 
 TRIES = 40
@@ -80,7 +79,7 @@ def release(directory: Path, number: int) -> Iterator[tuple[Path, Path]]:
         yield draft, directory / name
 
 
-def delivered(source: FileSource) -> set[int]:
+def delivered(source: CollectedFiles) -> set[int]:
     """Return the releases that a fetch delivers groups of."""
     groups = source.fetch().snapshot.security_groups
     return {int(group.security_group_id.rpartition("-")[2]) for group in groups}
@@ -91,7 +90,7 @@ def test_files_that_are_moved_together_are_read_together(tmp_path: Path) -> None
     random = Random(3)
     for draft, place in release(tmp_path, 0):
         draft.rename(place)
-    source, tried = FileSource(tmp_path, Limits()), 0
+    source, tried = CollectedFiles(tmp_path), 0
     with source.watch(lambda: None):
         assert delivered(source) == {0}
         for number in range(1, TRIES):

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from sgagent.sources.files.inotify import Inotify
 from sgagent.sources.files.reader import Debounce
-from sgagent.sources.files.source import log_warning
 from sgagent.sources.files.watcher import watch_path
+from tests.collected_files import log_warning
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.one_python

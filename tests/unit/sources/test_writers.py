@@ -12,10 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from sgagent.core.errors import SourceUnavailableError
-from sgagent.documents import Limits
 from sgagent.sources.files.inotify import FileChange
 from sgagent.sources.files.reader import LONGEST_OPEN_SECONDS, Writers
-from sgagent.sources.files.source import FileSource, log_warning
+from tests.collected_files import CollectedFiles, log_warning
 from tests.fakes.clock import FakeClock
 from tests.waiting import wait_until
 
@@ -37,11 +36,11 @@ def document(tmp_path: Path) -> Path:
 
 
 class Followed:
-    """A file source that is watched, and how often that called."""
+    """Files that are watched, and how often that called."""
 
     def __init__(self, path: Path) -> None:
         """Take the path of the documents."""
-        self.source = FileSource(path, Limits())
+        self.source = CollectedFiles(path)
         self.calls = 0
         self._changed = threading.Event()
 
@@ -189,7 +188,7 @@ def test_a_start_waits_for_a_writer_who_is_at_it(document: Path) -> None:
 
 def test_a_command_reads_what_is_there(document: Path) -> None:
     """Without a watch nobody knows who writes."""
-    source = FileSource(document, Limits())
+    source = CollectedFiles(document)
     with document.open("w") as writer:
         writer.write(HALF)
         writer.flush()
