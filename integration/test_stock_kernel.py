@@ -71,6 +71,9 @@ NEIGHBOURS = (
 )
 """What else a host has that takes a module: links, IPVS, SCTP, flow tables."""
 
+EVERY_CASE = ["-m", "long or not long"]
+"""Also those that a sample leaves out."""
+
 WHOLE = (
     *("test_examples.py", "test_edges.py", "test_forwarding.py", "test_random_policies.py"),
     *(
@@ -136,7 +139,7 @@ def test_it_does_as_it_should(report: Report, module: str, least: int) -> None:
 
 def test_neighbours_of_modules_open_and_shut_nothing() -> None:
     """Links, IPVS, SCTP and flow tables are enforced, or named, as the tests of each say."""
-    report = run_tests([f"integration/{name}" for name in NEIGHBOURS], seconds=WHOLE_SECONDS)
+    report = run_tests([f"integration/{name}" for name in NEIGHBOURS] + EVERY_CASE, seconds=WHOLE_SECONDS)
     for module, least in (
         *(("test_doctor", 20), ("test_invalid_packets", 2), ("test_associations", 5)),
         ("test_flow_tables", 5),
