@@ -160,7 +160,7 @@ class Daemon:
                 self._run_once(happened)
             self.service_manager.stopping()
             try:  # leave nothing in force that was not confirmed
-                self.commands.end(self._step_now)
+                self.commands.end(self._step_for_command)
             except SgagentError as error:  # the next agent goes back
                 self.event_log.error("step_failed", reason=str(error))
             self._tick()
@@ -218,7 +218,7 @@ class Daemon:
         elif is_tick_due or LoopEvent.TABLE_CHANGED in happened:
             self._try_step(fetch=False, only_on_drift=True)
         self.published.note_verified(self.verification.newest, self.verification.durations)
-        if self.inbox.do_jobs(self._step_now):
+        if self.inbox.do_jobs(self._step_for_command):
             self.published.note_manual_override(self.commands.manual_override())
         for keeper in self.sessions if is_tick_due else self._busy:
             keeper.poll()
@@ -268,7 +268,7 @@ class Daemon:
         self._fault_log.log("step_failed", fault)
         self._step_fault = fault
 
-    def _step_now(self, *, fetch: bool = False) -> Step:
+    def _step_for_command(self, *, fetch: bool = False) -> Step:
         """Do a step for a command; one that fails is tried again.
 
         Args:
