@@ -275,7 +275,7 @@ def make_first_policy(
     view: HostView, *, ssh_from: Sequence[CidrBlock] = (), is_web_server: bool = False
 ) -> FirstPolicy:
     """Return a policy that admits logins, the arguments' traffic, and the sessions that are open."""
-    name = _id_part(view.name)
+    name = id_part(view.name)
     links = filtered_links(view.links)
     listening = {80, *(one.port for one in view.ports if one.protocol == "tcp")}
     web = [port for port in _WEB_PORTS if is_web_server and port in listening]
@@ -354,7 +354,7 @@ def _is_link_local(address: CidrBlock) -> bool:
     return address.first >> bits == prefix >> bits
 
 
-def _id_part(text: str) -> str:
+def id_part(text: str) -> str:
     """Return a text as a part of an id."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "host"
 
@@ -465,7 +465,7 @@ def _interfaces(name: str, links: Sequence[Link], found: Sequence[Link]) -> Iter
         return
     macs = Counter(link.mac_address for link in links)
     yield "network_interfaces:"
-    parts = [_id_part(link.name) for link in links]
+    parts = [id_part(link.name) for link in links]
     for number, (link, part) in enumerate(zip(links, parts, strict=True)):
         again = f"-{number}" if parts.count(part) > 1 else ""
         interface = NetworkInterface(

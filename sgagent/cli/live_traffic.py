@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from sgagent.cli.agent_client import interruptible
-from sgagent.cli.init import FirstPolicy, filtered_links
+from sgagent.cli.init import FirstPolicy, filtered_links, id_part
 from sgagent.cli.output import progress, warn
 from sgagent.core.binding import HostFacts, HostListener, Link, bind
 from sgagent.core.errors import UsageError
@@ -229,7 +228,7 @@ def _with_own_interfaces(
         for one in bind(definitions, settings.interfaces, facts, automatically=True).bindings
         if one.network_interface is not None
     }
-    host = _plain(socket.gethostname().partition(".")[0])
+    host = id_part(socket.gethostname().partition(".")[0])
     bare = [link for link in filtered_links(facts.links) if link.name not in found]
     made = list(_made(bare, host, definitions))
     found |= {link.name: one.network_interface_id for link, one in zip(bare, made, strict=True)}
@@ -240,13 +239,9 @@ def _with_own_interfaces(
 def _made(links: Iterable[Link], host: str, definitions: Snapshot) -> Iterator[NetworkInterface]:
     taken = set(definitions.interface_by_id)
     for link in links:
-        name = f"eni-{host}-{_plain(link.name)}"
+        name = f"eni-{host}-{id_part(link.name)}"
         name = free_id(name, taken)
         taken.add(name)
         yield NetworkInterface(
             network_interface_id=name, mac_address=link.mac_address, addresses=link.addresses
         )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "host"

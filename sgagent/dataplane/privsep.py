@@ -27,9 +27,12 @@ from typing import Any, Literal, NoReturn, Self, assert_never
 from sgagent.core.errors import SgagentError, UsageError
 from sgagent.dataplane import applier_protocol, privileges, request_validation as validation
 from sgagent.dataplane.applier_protocol import LONGEST_REQUEST, MalformedMessageError, Reply, Verb
+from sgagent.dataplane.conntrack import find_sessions
+from sgagent.dataplane.conntrack_entries import EntryListing, Piece, end_entries, restore_entry
+from sgagent.dataplane.flow_tables import list_flow_tables
 from sgagent.dataplane.generation import APPLIER_NAME, RulesetChange
+from sgagent.dataplane.live_sessions import destroy_socket
 from sgagent.dataplane.nflog import LAST_GROUP, open_log
-from sgagent.dataplane.session_requests import SessionRequests
 from sgagent.dataplane.table import PrivilegedTable, list_in_background
 from sgagent.dataplane.table_dump import read_in_background
 from sgagent.dataplane.tracked_table import TrackedTable
@@ -103,7 +106,9 @@ class _RequestHandler:
         self._owned = owned
         self._mask = 0
         self._log_group: int | None = None
-        self._sessions = SessionRequests()
+        self._entries: EntryListing | None = None
+        """The listing of entries that was begun."""
+
         self._given: socket.socket | None = None
         """What the agent gets behind the answer."""
 
@@ -115,7 +120,7 @@ class _RequestHandler:
 
     def close(self) -> None:
         """Release the table unchanged."""
-        self._sessions.close()
+        self._close_entries()
         if self.followed is not None:
             self.followed.close()
 
@@ -188,12 +193,58 @@ class _RequestHandler:
             case Verb.BEGIN:
                 raise MalformedMessageError("a second beginning")
             case Verb.FIND_SESSIONS | Verb.END_SESSION | Verb.RESTORE_ENTRY | Verb.LIST_FLOW_TABLES:
-                return self._sessions.answer(verb, values, self._mask)
+                return self._do_with_sessions(verb, values)
             case Verb.BEGIN_ENTRIES | Verb.NEXT_ENTRIES | Verb.END_ENTRIES:
-                return self._sessions.answer(verb, values, self._mask)
+                return self._do_with_sessions(verb, values)
             case _:
                 assert_never(verb)
         return b""
+
+    def _do_with_sessions(
+        self,
+        verb: Literal[
+            Verb.FIND_SESSIONS,
+            Verb.END_SESSION,
+            Verb.BEGIN_ENTRIES,
+            Verb.NEXT_ENTRIES,
+            Verb.END_ENTRIES,
+            Verb.RESTORE_ENTRY,
+            Verb.LIST_FLOW_TABLES,
+        ],
+        values: tuple[Any, ...],
+    ) -> bytes:
+        encode = applier_protocol.encode
+        match verb:
+            case Verb.FIND_SESSIONS:
+                return encode(*find_sessions(validation.check_packets(values)))
+            case Verb.END_SESSION:
+                return encode(destroy_socket(*validation.check_socket(values)))
+            case Verb.BEGIN_ENTRIES:
+                self._close_entries()
+                all_protocols, tests = validation.check_listing(values)
+                self._entries = EntryListing(tests, all_protocols=all_protocols)
+                return b""
+            case Verb.NEXT_ENTRIES:
+                return encode(*self._next_entries())
+            case Verb.END_ENTRIES:
+                return encode(end_entries(validation.check_entries(values), self._mask))
+            case Verb.RESTORE_ENTRY:
+                return encode(restore_entry(*validation.check_restored(values)))
+            case Verb.LIST_FLOW_TABLES:
+                return encode(*list_flow_tables())
+
+    def _next_entries(self) -> Piece:
+        if self._entries is None:
+            raise MalformedMessageError("no entries are being listed")
+        piece = self._entries.next_piece()
+        if piece.is_last:
+            self._entries = None
+        return piece
+
+    def _close_entries(self) -> None:
+        if self._entries is not None:
+            self._entries.close()
+            self._entries = None
 
     def _allow_log(self, table: PrivilegedTable, group: int) -> bool:
         """Let plans log to a group, once, if the kernel can do that."""

@@ -27,7 +27,7 @@ LINK_TYPES = frozenset({20, 41})
 VERDICT_TYPE, MARK_TYPE = 0xFFFFFF00, 19
 """Of what maps lead to."""
 
-_INTERVAL_END, _CATCH_ALL = 0x1, 0x2
+_INTERVAL_END = 0x1
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def _union(
     settings: Settings, declared: SeveralSources, host: Host | None, read_kept: ReadKept, memo: Memo | None
 ) -> Source:
     """Return the union of sources, each made as if it were the only one, with a signature of its own."""
-    from sgagent.sources.several.source import UnionSource  # noqa: PLC0415 - few have several
+    from sgagent.sources.union import UnionSource  # noqa: PLC0415 - few have several
 
     sources = [
         (one.place, make_source(replace(settings, source=one), host, read_kept=read_kept, place=one.place))

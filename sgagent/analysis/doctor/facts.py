@@ -175,8 +175,6 @@ class KernelFact:
     owns_tables: bool | None = None
     """``flags owner, persist``."""
 
-    destroys_sockets: bool | None = None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortHolder:

@@ -15,6 +15,7 @@ from sgagent.core.addresses import Ranges, without
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.model import AuthorizationObjects, Direction, PortSet
 from sgagent.core.policy import ResolvedInterface, ResolvedRule, precedence
+from sgagent.core.rule_values import EVERYTHING
 
 LAST_PRIORITY = 100
 """The greatest that the cloud takes (§4.6)."""
@@ -140,7 +141,7 @@ def leaves_out(subject: LintSubject, keys: Iterable[RuleKey], ports: Ranges) -> 
     return _first(subject, (tuple(edits),) if all(edit.ports for edit in edits) else (), is_meant)
 
 
-def shuts_both(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects) -> Fix | None:
+def shuts_both(subject: LintSubject, key: RuleKey) -> Fix | None:
     """Return the fix that extends a drop to the other family, if it closes traffic of the default there."""
 
     def is_meant(flow: FlowChange) -> bool:
@@ -149,7 +150,7 @@ def shuts_both(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects
             _closes(flow) and _is(change.after.rule, {key}) and change.before.decided_by is DecidedBy.DEFAULT
         )
 
-    return _first(subject, ((_edit(key, objects=objects),),), is_meant)
+    return _first(subject, ((_edit(key, objects=EVERYTHING),),), is_meant)
 
 
 def names_instead(subject: LintSubject, key: RuleKey, objects: AuthorizationObjects) -> Fix | None:

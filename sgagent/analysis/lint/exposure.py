@@ -33,7 +33,7 @@ from sgagent.core.model import (
     SecurityGroupRule,
 )
 from sgagent.core.policy import ResolvedRule
-from sgagent.core.rule_values import EVERYTHING, FAMILY_NAMES
+from sgagent.core.rule_values import FAMILY_NAMES
 
 _WORKBENCH = ("161.117.0.0/16", "100.104.0.0/16")
 """From where the cloud's own Workbench connects: the guide's own advice (case 2b)."""
@@ -224,7 +224,7 @@ def one_family_shut(subject: LintSubject) -> Iterator[Finding]:
             f"nothing else may leave, but over {_families([family])} everything leaves by default",
             f"add the same drop for {EVERYONE[family]}",
             interfaces=tuple(sorted(interfaces)),
-            fix=advice.shuts_both(subject, key, EVERYTHING),
+            fix=advice.shuts_both(subject, key),
         )
 
 

@@ -21,7 +21,7 @@ from sgagent.sources.etcd.host_reports import Report, read_reports
 from sgagent.sources.etcd.key_layout import KeyLayout
 from sgagent.sources.etcd.messages import KeyValue
 from sgagent.sources.etcd.source import FetchedPublication
-from sgagent.sources.several.source import UnionSource
+from sgagent.sources.union import UnionSource
 from sgagent.sources.verified_parse import VerifiedParser
 from tests.words import blocks
 

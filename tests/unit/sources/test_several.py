@@ -12,7 +12,7 @@ from sgagent.ports import DeliveredPart
 from sgagent.settings import parse_settings
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
-from sgagent.sources.several.source import UnionSource
+from sgagent.sources.union import UnionSource
 from sgagent.sources.verified_parse import VerifiedParser, encode_signature, signature_file
 from tests.fakes.clock import FakeClock
 from tests.fakes.source import FakeSource

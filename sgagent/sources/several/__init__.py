@@ -1,1 +1,0 @@
-"""Union of several sources."""
