@@ -1,15 +1,17 @@
 """Read and write JSON by the dataclasses that declare its fields: state files, etcd, control protocol.
 
-pydantic is imported when the first value is read or written: commands that only name these classes do not
-wait for it.
+pydantic is imported when the first value is read: commands that only name or write these classes do not wait
+for it.
 """
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,8 +60,21 @@ def from_json(declared: type[T], value: object, file_format: int | None = None) 
 
 
 def to_json(value: object) -> Any:  # noqa: ANN401 - what json.dumps takes
-    """Return a dataclass as values of JSON, its fields in their order."""
-    return adapter(type(value)).dump_python(value, mode="json")  # type: ignore[arg-type] # as above
+    """Return a value as JSON has it: dataclasses as objects, their fields in their order; bytes as a text."""
+    match value:
+        case enum.Enum():
+            return value.value
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes():
+            return value.decode()
+        case tuple():
+            return [to_json(item) for item in value]
+        case Mapping():
+            return {name: to_json(item) for name, item in value.items()}
+        case _:
+            assert is_dataclass(value)  # noqa: S101 - there is nothing else; for the type checker
+            return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
 
 
 def checksum(content: bytes) -> str:

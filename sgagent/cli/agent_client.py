@@ -25,7 +25,6 @@ from sgagent.agent.control.protocol import (
     MalformedRequestError,
     Refusals,
     decode_answer,
-    encode_fields,
     encode_question,
 )
 from sgagent.agent.definitions import KnownLinks
@@ -36,6 +35,7 @@ from sgagent.cli.output import format_json, problem_text, warn
 from sgagent.core.errors import NotPermittedError, SourceUnavailableError, count, printable
 from sgagent.core.expected_links import ExpectedLink
 from sgagent.documents import DocumentFile, parse_documents
+from sgagent.json_model import to_json
 from sgagent.ports import Delivery
 from sgagent.settings import Settings, StateSettings
 
@@ -336,7 +336,7 @@ def print_enforced(
         more: further fields of that.
     """
     if as_json:
-        print(format_json({**encode_fields(answer), **more}))
+        print(format_json({**to_json(answer), **more}))
         return
     print("\n".join(map(printable, lines(answer))))
     for problem in answer.warnings:

@@ -11,7 +11,6 @@ from contextlib import closing
 
 from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.sessions import (
     CutPreview,
     SessionPort,
@@ -43,6 +42,7 @@ from sgagent.dataplane.dataplane import LibnftablesDataplane
 from sgagent.dataplane.live_sessions import destroy
 from sgagent.documents import DocumentFile
 from sgagent.host.links import NetlinkHost
+from sgagent.json_model import to_json
 from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.settings import Settings
 from sgagent.verify import Outcome
@@ -223,7 +223,7 @@ def _print_proved(settings: Settings, answer: requests.EnforcedAnswer, *, as_jso
     status = await_proof(settings, answer.version)
     proof = status.verified if status else None
     if as_json:
-        print_enforced(answer, as_json=True, more={"verified": proof and encode_fields(proof)})
+        print_enforced(answer, as_json=True, more={"verified": proof and to_json(proof)})
     elif status is None or proof is None:
         warn("the table was not proved in time, or is no longer in force: 'sgagent status' shows what is")
     else:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from sgagent.agent.clock import clock_time
 from sgagent.agent.control import requests
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.posture import UNJUDGED_STATES
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
@@ -22,6 +21,7 @@ from sgagent.core.errors import SgagentError, printable
 from sgagent.core.model import Snapshot
 from sgagent.documents import parse_documents
 from sgagent.host.links import NetlinkHost
+from sgagent.json_model import to_json
 from sgagent.settings import Settings
 from sgagent.settings.sources import FileSourceSettings
 
@@ -32,7 +32,7 @@ def _add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_json(answer: requests.ControlAnswer) -> None:
-    print(format_json(encode_fields(answer)))
+    print(format_json(to_json(answer)))
 
 
 add_confirm_arguments = add_reload_arguments = _add_json_argument

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sgagent.agent.clock import clock_time
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.requests import DeniedAnswer, DeniedQuery
 from sgagent.agent.flowlog.flow import Flow, FlowEnd, FlowsLeftOut, decider, sentence, traffic
 from sgagent.cli.agent_client import NoAgentError, ask, interruptible, pause
@@ -18,6 +17,7 @@ from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
+from sgagent.json_model import to_json
 from sgagent.settings import parse_interface_name
 
 _HEADINGS = ("TIME", "PACKETS", "INTERFACE", "WAY", "TRAFFIC", "FROM", "TO", "BY")
@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
     if options.follow:
         _follow(first, newest, look, options)
     elif options.json:
-        print(format_json(encode_fields(replace(first, flows=newest))))
+        print(format_json(to_json(replace(first, flows=newest))))
     else:
         print("\n".join(report(first, options.lines, table_width(options))))
     return 0
@@ -170,7 +170,7 @@ def _follow(known: DeniedAnswer, newest: Sequence[Flow], look: _Look, options: a
 
     def show(flows: Sequence[Flow], left_out: Iterable[FlowsLeftOut]) -> None:
         if options.json:
-            lines = [format_json(encode_fields(entry)) for entry in (*flows, *left_out)]
+            lines = [format_json(to_json(entry)) for entry in (*flows, *left_out)]
         else:
             width = table_width(options)
             lines = [*table.lines(flows, width), *_sentences(left_out, width)]

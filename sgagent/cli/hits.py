@@ -12,7 +12,6 @@ from dataclasses import replace
 from sgagent.agent.clock import age, short_age
 from sgagent.agent.control.answers import counter_of
 from sgagent.agent.control.hits import Hit, HitsAnswer, HitsQuery, InterfaceHits
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.cli import inputs
 from sgagent.cli.agent_client import ask, interruptible, pause
 from sgagent.cli.configuration import load_settings
@@ -22,6 +21,7 @@ from sgagent.core.counter_keys import CounterKey, HitStep
 from sgagent.core.errors import count
 from sgagent.core.model import Mode, Policy
 from sgagent.core.rule_values import few_objects
+from sgagent.json_model import to_json
 
 _NARROWEST = 6
 """Columns are many, and a terminal of eighty signs is usual."""
@@ -209,7 +209,7 @@ def run(options: argparse.Namespace) -> int:
     def lines() -> list[str]:
         answer = look()
         if options.json:
-            return [format_json(encode_fields(answer))]
+            return [format_json(to_json(answer))]
         if options.unused is not None:
             return unused_lines(answer, options.unused, time.time(), table_width(options))
         known = rates.after(answer, time.monotonic()) if options.watch else None

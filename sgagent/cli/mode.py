@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from sgagent.agent.clock import time_left
 from sgagent.agent.control import requests
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.cli.agent_client import ask, files_of, warn_of_loss
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.lockout_guard import (
@@ -26,6 +25,7 @@ from sgagent.core.errors import UsageError, count, printable
 from sgagent.core.model import Mode
 from sgagent.core.policy import ResolvedInterface, ResolvedPolicy
 from sgagent.host.links import NetlinkHost
+from sgagent.json_model import to_json
 from sgagent.settings import Settings, parse_interface_name
 
 _MODES: Mapping[str, Mode | None] = {"enforce": Mode.ENFORCE, "observe": Mode.OBSERVE, "default": None}
@@ -89,7 +89,7 @@ def _means(name_or_pattern: str, link: str) -> bool:
 
 def _print(answer: requests.ModeAnswer, options: argparse.Namespace) -> int:
     if options.json:
-        print(format_json(encode_fields(answer)))
+        print(format_json(to_json(answer)))
         return 0
     lines = (*mode_table(answer, terminal_width()), *map(printable, _costs(answer)))
     print("\n".join(lines))

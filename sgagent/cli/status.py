@@ -7,7 +7,6 @@ import time
 from contextlib import closing
 
 from sgagent.agent.control import requests
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.status_text import facts, headline
 from sgagent.agent.posture import UNJUDGED_STATES, InterfaceStatus, Posture, state_in_words
 from sgagent.cli.agent_client import NoAgentError, ask
@@ -15,6 +14,7 @@ from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
 from sgagent.core.errors import KernelRefusedError, NotPermittedError
+from sgagent.json_model import to_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         raise NoAgentError(f"{error}; {_rules_without_agent()}") from error
     is_enforcing = answer.posture is Posture.ENFORCING
     if options.json:
-        print(format_json({"is_enforcing": is_enforcing, **encode_fields(answer)}))
+        print(format_json({"is_enforcing": is_enforcing, **to_json(answer)}))
     else:
         print("\n".join(status_screen(answer, time.time(), table_width(options))))
     return 0 if is_enforcing else 1

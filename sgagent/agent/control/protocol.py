@@ -22,7 +22,7 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
-from sgagent.json_model import from_json
+from sgagent.json_model import from_json, to_json
 
 PROTOCOL_VERSION = 1
 
@@ -48,7 +48,7 @@ class MalformedRequestError(Exception):
 def encode_question(query: Query) -> bytes:
     """Return a query as a line."""
     word = next(word for word, (kind, _) in KINDS.items() if isinstance(query, kind))
-    return _line({"version": PROTOCOL_VERSION, "question": word, **encode_fields(query)})
+    return _line({"version": PROTOCOL_VERSION, "question": word, **to_json(query)})
 
 
 def decode_question(line: bytes) -> Query:
@@ -73,7 +73,7 @@ def decode_question(line: bytes) -> Query:
 def encode_answer(answer: ControlAnswer | Refusals) -> bytes:
     """Return an answer as a line."""
     word = "refused" if isinstance(answer, Refusals) else "answer"
-    return _line({"version": PROTOCOL_VERSION, word: encode_fields(answer)})
+    return _line({"version": PROTOCOL_VERSION, word: to_json(answer)})
 
 
 def decode_answer(query: Query, line: bytes) -> ControlAnswer | Refusals:
@@ -114,24 +114,6 @@ def _object(line: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise MalformedRequestError("not a JSON object")
     return value
-
-
-def encode_fields(value: object) -> dict[str, object]:
-    """Return the fields of a dataclass as JSON."""
-    assert dataclasses.is_dataclass(value)  # noqa: S101 - the protocol's own values; for the type checker
-    return {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-
-
-def _encode(value: object) -> object:
-    match value:
-        case enum.Enum():
-            return value.value
-        case tuple():
-            return [_encode(item) for item in value]
-        case None | bool() | int() | float() | str():
-            return value
-        case _:
-            return encode_fields(value)
 
 
 def _validated(kind: type[_Value], value: object) -> _Value:

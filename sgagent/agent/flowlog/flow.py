@@ -6,7 +6,6 @@ A writer writes one JSON object a line to a file with rotation or to standard ou
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import json
 import os
@@ -16,7 +15,7 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TextIO, assert_never
@@ -24,6 +23,7 @@ from typing import Protocol, TextIO, assert_never
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import count, printable
 from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.json_model import to_json
 from sgagent.settings.tables import FlowLogSettings, FlowOutput
 
 
@@ -193,14 +193,9 @@ class FlowWriter(Protocol):
 
 def as_line(entry: FlowRecord) -> str:
     """Return an entry as a line of JSON; everything that is not plain ASCII is escaped."""
-    fields = asdict(entry, dict_factory=_named_values)
+    fields = to_json(entry)
     del fields["seen_at"]
     return json.dumps({"time": written_time(entry.seen_at), **fields}) + "\n"
-
-
-def _named_values(fields: list[tuple[str, object]]) -> dict[str, object]:
-    """Return fields with the words of enums in their place."""
-    return {name: value.value if isinstance(value, enum.Enum) else value for name, value in fields}
 
 
 def written_time(seconds: float) -> str:

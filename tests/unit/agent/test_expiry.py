@@ -11,7 +11,6 @@ import pytest
 from sgagent.agent.clock import FILE_NAME, SECONDS_BETWEEN_WRITES
 from sgagent.agent.control.answers import hits_answer, status_answer
 from sgagent.agent.control.hits import HitsQuery
-from sgagent.agent.control.protocol import encode_fields
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS
 from sgagent.agent.published_status import PublishedStatus
@@ -20,6 +19,7 @@ from sgagent.agent.step import Step, StepEnd
 from sgagent.cli.boot import LastGood, enforce_last_good
 from sgagent.cli.output import format_json
 from sgagent.core.errors import KernelRefusedError, SgagentError
+from sgagent.json_model import to_json
 from sgagent.nft.transactions import Plan
 from sgagent.settings import Settings
 from tests.fakes.clock import FakeClock
@@ -235,7 +235,7 @@ def test_a_rule_that_ends_with_the_calendar_is_shown(machine: Machine, expires: 
     (line,) = (line for label, line in facts(status, machine.clock.now()) if label == "expires")
     assert line.startswith("9999-12-3")
     for answer in (status, hits_answer(published, HitsQuery())):
-        assert '"9999-12-31T' in format_json(encode_fields(answer))
+        assert '"9999-12-31T' in format_json(to_json(answer))
 
 
 class SlowDataplane(FakeDataplane):
