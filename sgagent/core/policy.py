@@ -445,11 +445,16 @@ class ResolvedPolicy:
         )
 
     def without_ended(self, time: datetime | None) -> ResolvedPolicy:
-        """Return the policy without rules that do not exist at a time any more; none begins."""
+        """Return the policy without accept rules that do not exist at a time any more; no rule begins.
+
+        Drop rules stay: without one, packets would pass that the policy drops.
+        """
         sides = (side for judge in self.bound for side in (judge.ingress, judge.egress))
         if all(rule.exists_at(time) for side in sides for rule in side.rules):
             return self
-        return self.with_judges(lambda judge: judge.with_rules(lambda rule: rule.exists_at(time)))
+        return self.with_judges(
+            lambda judge: judge.with_rules(lambda rule: rule.policy is Policy.DROP or rule.exists_at(time))
+        )
 
     def with_judges(self, change: Callable[[ResolvedInterface], ResolvedInterface]) -> ResolvedPolicy:
         """Return the policy with each of its judges changed; the names stay."""

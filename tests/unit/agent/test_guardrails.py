@@ -193,6 +193,23 @@ def test_a_link_that_comes_is_closed_where_good_definitions_break_one(host: Host
     assert not host.accepts(step, 80, "eth1")
 
 
+@pytest.mark.parametrize(
+    "lasts", ("expires: 1970-01-01T00:30:00Z", "active: {from: '00:00', to: '00:30', zone: UTC}")
+)
+def test_a_drop_whose_end_would_break_one_stays(host: Host, lasts: str) -> None:
+    """What ends besides does so, and a version that keeps the statement is enforced as it is."""
+    rule = "{{direction: ingress, policy: {}, port_range: {}, protocol: tcp, authorization_object: any, {}}}"
+    timed = (rule.format("drop", 5432, lasts), rule.format("accept", 81, lasts))
+    text = documents(5432).replace("rules:", "\n      - ".join(("rules:", *timed)), 1)
+    step = host.step(text)
+    assert (step.is_refused, host.accepts(step, 5432), host.accepts(step, 81)) == (False, False, True)
+    host.machine.clock.pass_seconds(800.0)
+    for step in (host.step(), host.step()):
+        assert (step.is_refused, host.accepts(step, 5432), host.accepts(step, 81)) == (True, False, False)
+    step = host.step(documents(8080))
+    assert (step.is_refused, host.accepts(step, 8080)) == (False, True)
+
+
 def test_each_refused_version_counts_once(host: Host) -> None:
     """By the statement, however often it is fetched."""
     status = Status()
