@@ -15,6 +15,7 @@ from sgagent.cli.agent_client import NoAgentError, ask, interruptible, pause
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import option_adder
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
+from sgagent.core.clauses import DecidedBy
 from sgagent.core.errors import printable
 from sgagent.core.model import Direction, Mode
 from sgagent.json_model import to_json
@@ -90,13 +91,14 @@ def folded(flows: Iterable[Flow]) -> list[_Row]:
 
 def _cells(flow: Flow) -> _Row:
     would = "would, by " if flow.mode is Mode.OBSERVE else ""
+    limit = " (over_limit)" if flow.decided_by is DecidedBy.OVER_LIMIT else ""
     return (
         flow.interface,
         "in" if flow.direction is Direction.INGRESS else "out",
         traffic(flow) + (" (reply)" if flow.is_reply else ""),
         _end(flow.source),
         _end(flow.destination),
-        would + (flow.rule_id or decider(flow)),
+        would + (flow.rule_id or decider(flow)) + limit,
     )
 
 

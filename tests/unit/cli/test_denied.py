@@ -70,6 +70,12 @@ def test_drops_that_read_alike_are_one_line_with_names_for_addresses() -> None:
     ]
 
 
+def test_what_a_limit_drops_is_said_to_be() -> None:
+    """The rule alone accepts (§13.1)."""
+    over = replace(BY_RULE, mode=Mode.ENFORCE, decided_by=DecidedBy.OVER_LIMIT)
+    assert report(replace(ANSWER, flows=(over,), left_out=()), 20, None)[1].endswith(" r1 (over_limit)")
+
+
 def test_followed_rows_stand_below_each_other() -> None:
     """Columns grow, and the headings come once."""
     table = FollowedTable()
