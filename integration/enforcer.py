@@ -41,11 +41,7 @@ class Enforcer:
     _enforced: Enforced | None = None
 
     def enforce(self, policy: ResolvedPolicy) -> float:
-        """Bring the kernel to the policy and return the moment when that began, by ``time.perf_counter``.
-
-        What is to be enforced is worked out before, so that the moment is the transaction's.
-        """
-        moment = time.perf_counter()
+        """Bring the kernel to the policy; return when it was there, by ``time.perf_counter``."""
         with self.lab.host.entered():
             for _ in range(2):
                 observed = self.dataplane.observe()
@@ -58,7 +54,6 @@ class Enforcer:
                     sessions=self.sessions,
                     flow_logging=_LOGGING if self.is_logged else SILENT,
                 )
-                moment = time.perf_counter()
                 if step.clearance:
                     self.dataplane.clear_marks(step.clearance.mask, step.clearance.tests)
                 self.dataplane.apply(step.plan)
@@ -67,7 +62,7 @@ class Enforcer:
                 self.keys = step.compiled.counters
                 if not step.is_interim:
                     break
-        return moment
+        return time.perf_counter()
 
     def remaining(self, policy: ResolvedPolicy) -> Plan:
         """Return the changes that a second apply of the policy would still make."""

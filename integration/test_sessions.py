@@ -94,7 +94,7 @@ def assert_cut(
         with capsys.disabled():
             for name, session in sorted(busy.sessions.items()):
                 fate = (
-                    f"cut, last heard {silent[name] * 1000:+.1f} ms after the transaction began"
+                    f"cut, last heard {silent[name] * 1000:+.1f} ms after the change"
                     if name in silent
                     else f"goes on, {sum(end.heard for end in session.ends)} messages, {session.lost()} lost"
                 )
