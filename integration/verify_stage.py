@@ -18,6 +18,8 @@ from integration.lab import TEST_MAC, Lab, lab, wait_for
 from integration.probe import SENTINEL
 from integration.verified_packets import FOLLOWED_BY_PORTS, as_bytes, make_sessions
 from sgagent.core.model import Family
+from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.dataplane.libnftables import Context
 from sgagent.dataplane.table import list_anew
 from sgagent.policy_test.packet_bytes import WirePacket
@@ -117,10 +119,9 @@ class Stage:
 
     def counters(self) -> dict[str, int]:
         """Return the packets of each counter."""
-        with self.lab.host.entered():
-            listed = json.loads(self.context.list_counters() or b"{}")
-        found = (item["counter"] for item in listed["nftables"] if "counter" in item)
-        return {counter["name"]: counter["packets"] for counter in found}
+        with self.lab.host.entered(), RulesetGeneration() as generation:
+            found = CounterReading().read(generation.list_counters())
+        return {name: value.packets for name, value in found.items()}
 
     def play(self, packets: Sequence[PacketAtHook]) -> list[Observation | None]:
         """Send packets, and return the kernel's treatment of each; None for one that can't be sent.

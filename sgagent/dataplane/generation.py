@@ -83,7 +83,7 @@ class RulesetNumber:
 
 
 class RulesetGeneration(NetlinkSocket):
-    """The number that the kernel gives to each state of a network namespace's ruleset, and our counters."""
+    """The number that the kernel gives to each state of a network namespace's ruleset, and counters."""
 
     def __init__(self) -> None:
         """Watch the network namespace of the calling thread."""
@@ -119,14 +119,15 @@ class RulesetGeneration(NetlinkSocket):
             return None
         return attributes(answer.payload[_HEADER.size :])
 
-    def list_counters(self) -> bytes:
-        """Return the kernel's messages about the counters of our table; empty if there is no table.
+    def list_counters(self, table: str = TABLE) -> bytes:
+        """Return the kernel's messages about the counters of a table; empty if there is no table.
 
         Raises:
             OSError: the dump failed; EINTR if another process keeps changing the ruleset.
         """
+        wanted = attribute(_COUNTER_TABLE, table.encode() + b"\0") + attribute(_COUNTER_TYPE, _COUNTER)
         for _ in range(_ATTEMPTS):
-            answers = self.dump_unread(_GET_OBJECT, _COUNTERS_OF_TABLE)
+            answers = self.dump_unread(_GET_OBJECT, _HEADER.pack(_INET, 0, 0) + wanted)
             if not self.was_interrupted:
                 return answers
         raise OSError(errno.EINTR, "another process keeps changing the ruleset")
@@ -136,11 +137,6 @@ _SO_NETNS_COOKIE = 71
 _COOKIE = struct.Struct("=Q")
 _COUNTER_TABLE, _COUNTER_TYPE = 1, 3
 _COUNTER = _NUMBER.pack(1)
-_COUNTERS_OF_TABLE = (
-    _HEADER.pack(_INET, 0, 0)
-    + attribute(_COUNTER_TABLE, TABLE.encode() + b"\0")
-    + attribute(_COUNTER_TYPE, _COUNTER)
-)
 
 _ATTEMPTS = 100
 """Dumps until giving up. A dump that a change of the ruleset interrupts mixes two states."""

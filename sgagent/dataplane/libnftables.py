@@ -82,7 +82,6 @@ _GUESS = "; did you mean"
 """What libnftables adds where it knows a similar name; it is beside the point more often than not."""
 
 _SMALL_TALK = f"list tables {FAMILY}".encode()
-_NOT_THERE = "No such file or directory"
 
 
 class RefusedError(Exception):
@@ -192,22 +191,6 @@ class Context:
         After a change it would read it anew anyway; it drops all that as soon as something was only tried.
         """
         self.accepts({"nftables": [{"add": {"table": {"family": FAMILY, "name": TABLE}}}]})
-
-    def list_counters(self, table: str = TABLE) -> bytes | None:
-        """Return the listing of a table's named counters as JSON; None where there is no such table.
-
-        Raises:
-            RefusedError: they may not be listed.
-        """
-        return self._list(f"list counters table {FAMILY} {table}")
-
-    def _list(self, command: str) -> bytes | None:
-        try:
-            return self.load(command)
-        except RefusedError as refusal:
-            if refusal.reason == _NOT_THERE:
-                return None
-            raise
 
 
 def _netlink_ports() -> Iterator[int]:

@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import errno
 import itertools
-import json
 import os
 import socket
 import struct
@@ -25,6 +24,8 @@ from typing import TYPE_CHECKING
 from sgagent.core.errors import NotPermittedError, RehearsalError
 from sgagent.core.model import Direction
 from sgagent.core.policy import LOOPBACK
+from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.dataplane.libnftables import Context
 from sgagent.host.links import Ipv4Setting, set_ipv4
 from sgagent.policy_test.packet_bytes import WirePacket
@@ -145,6 +146,7 @@ class Network:
     _far_ends: Mapping[str, str] = field(init=False)
     """The name of the other end of each link."""
 
+    _generation: RulesetGeneration = field(default_factory=RulesetGeneration)
     _frames: dict[str, socket.socket] = field(default_factory=dict)
     _datagrams: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
 
@@ -212,16 +214,14 @@ class Network:
         return counts["passed"] > before["passed"]
 
     def close(self) -> None:
-        """Close the sending sockets."""
-        for opened in (*self._frames.values(), *self._datagrams.values()):
+        """Close the sockets."""
+        for opened in (self._generation, *self._frames.values(), *self._datagrams.values()):
             opened.close()
 
     def count_packets(self, table: str) -> Mapping[str, int]:
         """Return the packet count of each counter of a table."""
-        listing = self.context.list_counters(table)
-        found = json.loads(listing)["nftables"] if listing else ()
-        counters = (entry["counter"] for entry in found if "counter" in entry)
-        return {counter["name"]: counter["packets"] for counter in counters}
+        found = CounterReading().read(self._generation.list_counters(table))
+        return {name: value.packets for name, value in found.items()}
 
     def _send_in(self, packet: WirePacket, link: str) -> None:
         """Send a frame from the far end."""
