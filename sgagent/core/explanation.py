@@ -171,10 +171,12 @@ def choose_interface(policy: ResolvedPolicy, named: str | None, links: Iterable[
     """
     if named is not None or not policy.bound:
         return named
-    if len(policy.bound) > 1:
-        names = ", ".join(interface.name for interface in policy.bound)
+    # where sources are checked, a link of a pattern is bound by itself, and no other is by the pattern
+    found = tuple(one for one in policy.bound if one.name in policy.remembering) or policy.bound
+    if len(found) > 1:
+        names = ", ".join(interface.name for interface in found)
         raise UsageError(f"several interfaces are bound ({names}): say which with --on NAME")
-    (bound,) = policy.bound
+    (bound,) = found
     judged = [name for name in links if policy.patterns and policy.identifying([name]).judge(name) is bound]
     return judged[0] if len(judged) == 1 else bound.name
 

@@ -90,6 +90,17 @@ def test_who_judges_a_link(hands: list[HandBinding], links: list[str | Link], ju
 
 
 @pytest.mark.parametrize(
+    ("links", "chosen"), ((["br-a", "br-lan"], "br-a"), (["eth0"], "br-*"), ([], "br-*"))
+)
+def test_the_only_link_of_a_pattern_is_explained_where_sources_are_checked(
+    links: list[str], chosen: str
+) -> None:
+    """It is bound by itself then; the pattern beside it is no second interface."""
+    policy = resolution([hand("br-*", "br-lan", check=SourceCheck.ON)], *links).policy
+    assert choose_interface(policy, None, links) == chosen
+
+
+@pytest.mark.parametrize(
     ("links", "chosen"),
     ((["br-a", "br-lan", "eth0", "lo"], "br-a"), (["br-a", "br-b"], "br-*"), (["eth0"], "br-*")),
 )
