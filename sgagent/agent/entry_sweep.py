@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
-from sgagent.agent.step import EventLog, Step
+from sgagent.agent.step import EventLog, FaultLog, Step
 from sgagent.compiler.selectors import has_units
 from sgagent.core.binding import HostFacts
 from sgagent.core.conditions import ControlGroup
@@ -148,7 +148,7 @@ class EntrySweep:
         """Whether the last sweep has seen entries that the policy in force has not allowed yet."""
 
         self._sweep: _Sweep | None = None
-        self._fault: str | None = None
+        self._faults = FaultLog(log.warning)
         self._tables_due = 0.0
         """When to look for flow tables, by the monotonic clock."""
 
@@ -258,7 +258,8 @@ class EntrySweep:
             self._finish(sweep)
 
     def _finish(self, sweep: _Sweep) -> None:
-        self._sweep, self._fault = None, None
+        self._sweep = None
+        self._faults.log("conntrack_not_listed")
         self._may_be_left = sweep.seen > 0
         self.report = replace(self.report, ended=self.report.ended + sweep.ended)
         if sweep.ended:
@@ -267,9 +268,7 @@ class EntrySweep:
     def _give_up(self, error: OSError) -> None:
         """End no entries until the next change."""
         self._sweep, self._may_be_left = None, True
-        if self._fault != str(error):
-            self._log.warning("conntrack_not_listed", reason=str(error))
-        self._fault = str(error)
+        self._faults.log("conntrack_not_listed", str(error))
 
     def _note(self, tables: tuple[FlowTable, ...]) -> None:
         """Log the flow tables, once as long as they stay."""

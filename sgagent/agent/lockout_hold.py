@@ -6,7 +6,13 @@ The version that waits, and its time, are stored, so that neither a restart nor 
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import syslog
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -181,3 +187,29 @@ def _announcement(held: HeldChange, seconds: float) -> str:
         f"It is enforced in {time_left(seconds)}, or by 'sgagent apply'.",
     )
     return "\n".join(map(printable, lines))
+
+
+_WALL_SECONDS = 10.0
+"""For wall(1), which a terminal that is stopped can block."""
+
+
+def broadcast(text: str) -> None:
+    """Have a message written to all terminals; a failure is nobody's, and nothing waits for it."""
+    with suppress(RuntimeError):  # no thread is free
+        threading.Thread(target=_write, args=(text,), name="broadcast", daemon=True).start()
+
+
+def _write(text: str) -> None:
+    """Write a message through the journal where that is the log, else by wall(1).
+
+    The unit's process may write to no terminal; journald forwards messages of the highest level to all.
+    """
+    program = shutil.which("wall")
+    if program is None or "JOURNAL_STREAM" in os.environ:
+        syslog.openlog("sgagent")
+        syslog.syslog(syslog.LOG_EMERG | syslog.LOG_DAEMON, text)
+        return
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(  # noqa: S603 - the argument is a program
+            [program], input=text.encode(), capture_output=True, timeout=_WALL_SECONDS, check=False
+        )

@@ -13,7 +13,6 @@ from functools import partial
 
 import structlog
 
-from sgagent.agent.broadcast import broadcast
 from sgagent.agent.clock import SystemClock
 from sgagent.agent.control.answers import Answering, Dispatcher, answering
 from sgagent.agent.control.handlers import CommandHandler
@@ -25,7 +24,7 @@ from sgagent.agent.entry_sweep import EntrySweep
 from sgagent.agent.flowlog.flowlog import begin_flow_log, flows_heard
 from sgagent.agent.forgotten_sessions import ForgottenPort, ForgottenSessions
 from sgagent.agent.inbox import Inbox, LoopEvent
-from sgagent.agent.lockout_hold import LockoutHold
+from sgagent.agent.lockout_hold import LockoutHold, broadcast
 from sgagent.agent.log import LogQueue, log_in_background
 from sgagent.agent.names.resolver import BackgroundResolver, NameWatch
 from sgagent.agent.published_status import PublishedStatus
