@@ -141,14 +141,6 @@ class TestByAddress:
         assert codes(found) == ["other_mac"]
         assert found.problems[0].severity is Severity.WARNING
 
-    def test_the_mac_goes_first(self) -> None:
-        """A link that was bound by MAC is not bound again by address."""
-        found = bound(
-            [interface("eni-1", mac=MAC_1), interface("eni-2", addresses=["10.0.0.2"])],
-            [link("eth0", "10.0.0.2", mac=MAC_1)],
-        )
-        assert pairs(found) == [("eth0", "eni-1")]
-
 
 class TestByHand:
     """What the configuration or the command line binds."""

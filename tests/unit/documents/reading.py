@@ -60,6 +60,15 @@ def rule_document(**fields: object) -> str:
     return document(security_groups=[{"security_group_id": "sg-1", "rules": [rule]}])
 
 
+def rule_text(more: str, direction: str = "ingress", policy: str = "accept") -> str:
+    """Return a document of one rule, with more fields as YAML."""
+    return (
+        "version: 1\nsecurity_groups:\n  - security_group_id: sg-1\n    rules:\n"
+        f"      - {{direction: {direction}, policy: {policy}, protocol: tcp, port_range: 22,"
+        f" authorization_object: any, {more}}}\n"
+    )
+
+
 def the_group(found: Snapshot) -> SecurityGroup:
     """Return the only group."""
     (group,) = found.security_groups

@@ -9,38 +9,25 @@ from zoneinfo import ZoneInfo, reset_tzpath
 
 import pytest
 
-from sgagent.core.errors import DocumentError
 from sgagent.core.hours import EVERY_DAY, Hours
-from sgagent.documents import DocumentFile, Limits, conditions, parse_documents
+from sgagent.documents import conditions
 from sgagent.documents.writer import as_json, as_yaml, write_document
-
-RULE = """
-version: 1
-security_groups:
-  - security_group_id: sg-1
-    rules:
-      - {{direction: ingress, policy: accept, protocol: tcp, port_range: 22,
-         authorization_object: any{active}}}
-"""
+from tests.unit.documents.reading import refused, rule_text, snapshot, the_rule
 
 
-def documents(active: str) -> tuple[DocumentFile, ...]:
+def timed(active: str) -> str:
     """Return a document with a rule that has such a field."""
-    text = RULE.format(active=f", active: {active}" if active else "")
-    return (DocumentFile(name="groups.yaml", content=text.encode()),)
+    return rule_text(f"active: {active}")
 
 
 def hours(active: str) -> Hours | None:
     """Return the hours of the rule."""
-    parsed, _ = parse_documents(documents(active), Limits())
-    return parsed.security_groups[0].rules[0].conditions.active
+    return the_rule(snapshot(timed(active))).conditions.active
 
 
 def fault(active: str) -> str:
     """Return the one error of the rule."""
-    with pytest.raises(DocumentError) as caught:
-        parse_documents(documents(active), Limits())
-    (problem,) = caught.value.problems
+    (problem,) = refused(timed(active))
     return str(problem)
 
 
@@ -116,18 +103,6 @@ def test_a_host_without_time_zones_says_so() -> None:
 @pytest.mark.parametrize("form", ("json", "yaml"))
 def test_what_is_written_is_read_again(form: str) -> None:
     """By both writers, with everything said outright."""
-    files = documents("{days: [fri-mon], from: '22:00', to: '06:00', zone: Asia/Kathmandu}")
-    parsed, _ = parse_documents(files, Limits())
-    native = write_document(parsed)
-    content = as_json(native) if form == "json" else as_yaml(native).encode()
-    again, _ = parse_documents((DocumentFile(name=f"a.{form}", content=content),), Limits())
-    assert again == parsed
-
-
-def test_the_field_is_part_of_the_derived_id_and_of_the_version() -> None:
-    """And hours that are written otherwise are the same (§4.7)."""
-    texts = ("", "{to: '12:00'}", "{days: mon-sun, to: '12:00', zone: UTC}", "{to: '12:01'}")
-    found = [parse_documents(documents(text), Limits())[0] for text in texts]
-    ids = [one.security_groups[0].rules[0].rule_id for one in found]
-    assert [len({*some}) for some in (ids, [one.version for one in found])] == [3, 3]
-    assert ids[1] == ids[2]
+    found = snapshot(timed("{days: [fri-mon], from: '22:00', to: '06:00', zone: Asia/Kathmandu}"))
+    write = as_json if form == "json" else as_yaml
+    assert snapshot(write(write_document(found)), name=f"a.{form}") == found

@@ -5,24 +5,13 @@ from __future__ import annotations
 import pytest
 
 from sgagent.core.conditions import LAST_USER, LocalUser
-from sgagent.core.errors import DocumentError
-from sgagent.core.model import Snapshot
 from sgagent.documents.writer import as_json, write_document
-from tests.unit.documents.reading import snapshot
-
-RULE = """
-version: 1
-security_groups:
-  - security_group_id: sg-1
-    rules:
-      - {{direction: {direction}, policy: accept, protocol: tcp, port_range: 22,
-         authorization_object: any{local}}}
-"""
+from tests.unit.documents.reading import codes, refused, rule_text, snapshot, the_rule
 
 
-def parse(local: str, direction: str = "egress") -> Snapshot:
+def for_local(local: str, direction: str = "egress") -> str:
     """Return a document with a rule that has such a field."""
-    return snapshot(RULE.format(direction=direction, local=f", local: {local}" if local else ""))
+    return rule_text(f"local: {local}", direction)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +26,8 @@ def parse(local: str, direction: str = "egress") -> Snapshot:
 )
 def test_forms(written: str, user: LocalUser) -> None:
     """A name, or an id; written anew they are the same."""
-    found = parse(written)
-    assert found.security_groups[0].rules[0].conditions.local == user
+    found = snapshot(for_local(written))
+    assert the_rule(found).conditions.local == user
     assert snapshot(as_json(write_document(found)), name="a.json") == found
 
 
@@ -62,23 +51,10 @@ def test_forms(written: str, user: LocalUser) -> None:
 )
 def test_what_is_wrong_is_said(written: str, code: str, said: str) -> None:
     """With the place of the field, and once."""
-    with pytest.raises(DocumentError) as caught:
-        parse(written)
-    assert [(one.code, said in str(one), ".local" in str(one)) for one in caught.value.problems] == [
-        (code, True, True)
-    ]
+    (problem,) = refused(for_local(written))
+    assert (problem.code, said in str(problem), ".local" in str(problem)) == (code, True, True)
 
 
 def test_an_ingress_rule_has_none() -> None:
     """No socket is known where packets come in."""
-    with pytest.raises(DocumentError) as caught:
-        parse("{user: deploy}", "ingress")
-    assert [one.code for one in caught.value.problems] == ["local_inwards"]
-
-
-def test_the_field_is_part_of_the_derived_id() -> None:
-    """As it is written: an id as its number (§4.7)."""
-    texts = ("", "{user: deploy}", "{user: root}", "{user: 0}", "{user: '0'}")
-    ids = [parse(text).security_groups[0].rules[0].rule_id for text in texts]
-    assert len({*ids}) == 4
-    assert ids[3] == ids[4]
+    assert codes(refused(for_local("{user: deploy}", "ingress"))) == ["local_inwards"]
