@@ -6,9 +6,10 @@ from __future__ import annotations
 class FakeClock:
     """Stand still until told otherwise."""
 
-    def __init__(self, now: float = 1_000.0) -> None:
-        """Start at a time since the epoch; the monotonic clock starts there too."""
+    def __init__(self, now: float = 1_000.0, seconds_of_a_look: float = 0.0) -> None:
+        """Start at a time since the epoch, as the monotonic clock, each look at which may take its time."""
         self._now = self._monotonic = now
+        self._seconds_of_a_look = seconds_of_a_look
 
     def now(self) -> float:
         """Return the wall clock."""
@@ -16,6 +17,7 @@ class FakeClock:
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
+        self.pass_seconds(self._seconds_of_a_look)
         return self._monotonic
 
     def pass_seconds(self, seconds: float) -> None:

@@ -22,7 +22,7 @@ from sgagent.dataplane.flow_tables import FlowTable
 from sgagent.dataplane.live_sessions import Ending, TcpSession
 from sgagent.nft.marks import EnforcementState, MarkLayout, MarkTest
 from tests.fakes.clock import FakeClock
-from tests.unit.agent.test_forbidden_sessions import Log
+from tests.fakes.log import FakeLog
 from tests.unit.core.test_tracked_sessions import FAR, GUEST, HOST, entry, only
 from tests.words import OUT
 
@@ -112,14 +112,14 @@ def link_towards(_family: Family, peer: int, _source: int | None) -> int | None:
     return {FAR: 1, GUEST: 2}.get(peer)
 
 
-def sweep_on(kernel: Kernel, log: Log | None = None, clock: FakeClock | None = None) -> EntrySweep:
+def sweep_on(kernel: Kernel, log: FakeLog | None = None, clock: FakeClock | None = None) -> EntrySweep:
     """Return what sweeps."""
-    return EntrySweep(log or Log(), clock or FakeClock(), kernel, LAYOUT, link_towards)
+    return EntrySweep(log or FakeLog(), clock or FakeClock(), kernel, LAYOUT, link_towards)
 
 
 def test_after_a_change_the_locked_out_are_ended_and_no_others() -> None:
     """One line in the log says how many."""
-    log, allowed, locked_out = Log(), entry(FAR, HOST), entry(HOST, FAR)
+    log, allowed, locked_out = FakeLog(), entry(FAR, HOST), entry(HOST, FAR)
     kernel = Kernel([allowed, locked_out, replace(locked_out, identity=2), allowed])
     sweep = sweep_on(kernel, log)
     sweep.follow(REVOKED)
@@ -154,19 +154,10 @@ def test_a_session_that_was_accepted_at_another_link_is_left() -> None:
     assert kernel.entries == [elsewhere]
 
 
-class SlowClock(FakeClock):
-    """A second passes between two looks at it."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        self.pass_seconds(1)
-        return super().monotonic()
-
-
 def test_a_look_is_short() -> None:
     """What remains is for the next one, which comes at once."""
     kernel = Kernel([replace(entry(HOST, FAR), identity=number) for number in range(6)])
-    sweep = sweep_on(kernel, clock=SlowClock())
+    sweep = sweep_on(kernel, clock=FakeClock(seconds_of_a_look=1))
     sweep.follow(REVOKED)
     for ended in (2, 4, 6):
         assert sweep.is_busy
@@ -221,13 +212,16 @@ def test_nothing_is_ended_where_nothing_is_known_to_be_enforced() -> None:
 
 def test_a_kernel_that_can_not_list_is_named_once_and_asked_again() -> None:
     """At the next change."""
-    kernel, log = Kernel([entry(HOST, FAR)], fault=OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))), Log()
+    kernel, log = (
+        Kernel([entry(HOST, FAR)], fault=OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))),
+        FakeLog(),
+    )
     sweep = sweep_on(kernel, log)
     for policy in (only("in"), only("in")):
         sweep.follow(replace(REVOKED, policy=policy))
         sweep.poll()
         assert not sweep.is_busy
-    assert [event for event, _ in log.lines] == ["conntrack_not_listed"]
+    assert log.events() == ["conntrack_not_listed"]
     kernel.fault = None
     sweep.follow(replace(REVOKED, policy=only("in"), may_cut=False))
     sweep.poll()
@@ -241,7 +235,7 @@ def tcp(source: int, destination: int, *, is_offloaded: bool = False) -> Conntra
 
 def test_with_flow_tables_every_revoked_session_of_others_is_ended() -> None:
     """One that is not offloaded now may be with its next packet. The host's own never are."""
-    log = Log()
+    log = FakeLog()
     guests, own, allowed = tcp(GUEST, FAR), tcp(HOST, FAR), tcp(FAR, GUEST)
     kernel = Kernel([guests, own, allowed, entry(GUEST, FAR)], tables=(TABLE,))
     sweep = sweep_on(kernel, log)
@@ -250,17 +244,17 @@ def test_with_flow_tables_every_revoked_session_of_others_is_ended() -> None:
     sweep.poll()
     assert kernel.begun == [((), True)]
     assert kernel.entries == [own, allowed]
-    assert [event for event, _ in log.lines] == ["flow_tables_found", "conntrack_entries_ended"]
+    assert log.events() == ["flow_tables_found", "conntrack_entries_ended"]
     assert log.lines[0][1] == {"flow_tables": ["inet fast path (eth0)"]}
     sweep.follow(replace(REVOKED, policy=only("in", protocol=TCP)))
     sweep.poll()
-    assert [event for event, _ in log.lines] == ["flow_tables_found", "conntrack_entries_ended"]
+    assert log.events() == ["flow_tables_found", "conntrack_entries_ended"]
     assert sweep.report.flow_tables == (TABLE,)
 
 
 def test_an_offloaded_session_is_ended_though_no_flow_table_is_listed() -> None:
     """Others than nftables have some, too."""
-    kernel, log = Kernel([tcp(GUEST, FAR, is_offloaded=True), tcp(FAR, GUEST, is_offloaded=True)]), Log()
+    kernel, log = Kernel([tcp(GUEST, FAR, is_offloaded=True), tcp(FAR, GUEST, is_offloaded=True)]), FakeLog()
     sweep = sweep_on(kernel, log)
     sweep.follow(replace(REVOKED, policy=only("in", protocol=TCP)))
     sweep.poll()
@@ -270,7 +264,7 @@ def test_an_offloaded_session_is_ended_though_no_flow_table_is_listed() -> None:
 
 def test_a_flow_table_that_comes_later_has_revoked_sessions_ended() -> None:
     """Packets of what was only dropped would pass by it; one that stays, or goes, is no news."""
-    kernel, clock, log = Kernel([tcp(GUEST, FAR)]), FakeClock(), Log()
+    kernel, clock, log = Kernel([tcp(GUEST, FAR)]), FakeClock(), FakeLog()
     sweep = sweep_on(kernel, log, clock)
     sweep.follow(replace(REVOKED, policy=only("in", protocol=TCP)))
     sweep.poll()

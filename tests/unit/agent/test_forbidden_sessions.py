@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
@@ -28,6 +28,7 @@ from sgagent.core.resolve import Exemptions, closed_interface
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.live_sessions import Ending, TcpSession, link_towards
 from tests.fakes.clock import FakeClock
+from tests.fakes.log import FakeLog
 
 HOST = CidrBlock.parse("10.0.0.11")
 SESSION = TcpSession(
@@ -40,19 +41,6 @@ SESSION = TcpSession(
     socket_family=2,
     identity=bytes(48),
 )
-
-
-@dataclass(slots=True)
-class Log:
-    """Keep what was logged."""
-
-    lines: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
-
-    def info(self, event: str, **keys: object) -> None:
-        """Take a line."""
-        self.lines.append((event, keys))
-
-    warning = error = info
 
 
 def closed(mode: Mode = Mode.ENFORCE) -> Step:
@@ -83,21 +71,21 @@ def port_of(
 
 def test_a_session_by_another_link_is_left_to_the_kernel() -> None:
     """A guest's packets to the address of a bound link do not pass that link (§2.3)."""
-    log = Log()
+    log = FakeLog()
     end_forbidden_sessions(closed(), log, replace(port_of(refuse), link_towards=lambda _session: 3))
     assert not log.lines
 
 
 def test_a_session_that_conntrack_followed_is_left_to_the_kernel() -> None:
     """It is evaluated there by what is on the wire: its port may be redirected to that of the socket."""
-    kernel, log = Kernel([SESSION]), Log()
+    kernel, log = Kernel([SESSION]), FakeLog()
     end_forbidden_sessions(closed(), log, kernel.port)
     assert (kernel.ended, log.lines) == ([], [])
 
 
 def test_a_forbidden_session_is_ended_and_named() -> None:
     """The log says which session, why, and what came of it."""
-    log, ended = Log(), []
+    log, ended = FakeLog(), []
 
     def destroy(session: TcpSession) -> Ending:
         ended.append(session)
@@ -112,14 +100,14 @@ def test_a_forbidden_session_is_ended_and_named() -> None:
 
 def test_observing_ends_nothing() -> None:
     """In observe mode the session is named only; a destroy would fail the test."""
-    log = Log()
+    log = FakeLog()
     end_forbidden_sessions(closed(Mode.OBSERVE), log, port_of(refuse))
-    assert [event for event, _ in log.lines] == ["session_would_be_cut"]
+    assert log.events() == ["session_would_be_cut"]
 
 
 def test_a_kernel_that_ends_no_sessions_is_named() -> None:
     """What can't be ended is said to go on, and the agent goes on too."""
-    log = Log()
+    log = FakeLog()
     end_forbidden_sessions(closed(), log, port_of(refuse))
     ((event, keys),) = log.lines
     assert event == "session_cut"
@@ -128,7 +116,7 @@ def test_a_kernel_that_ends_no_sessions_is_named() -> None:
 
 def test_a_kernel_that_lists_no_sessions_is_named() -> None:
     """Without socket diagnosis in the kernel the rules stand all the same."""
-    log = Log()
+    log = FakeLog()
 
     def list_sessions() -> list[TcpSession]:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -181,15 +169,15 @@ class Kernel:
         return Ending.ENDED
 
 
-def revoked_on(kernel: Kernel, log: Log | None = None) -> RevokedSessions:
+def revoked_on(kernel: Kernel, log: FakeLog | None = None) -> RevokedSessions:
     """Return what watches the sessions of a kernel."""
-    return RevokedSessions(log or Log(), FakeClock(), kernel.port)
+    return RevokedSessions(log or FakeLog(), FakeClock(), kernel.port)
 
 
 @pytest.mark.parametrize("opened", (None, Direction.EGRESS))
 def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Direction | None) -> None:
     """Until then it is left: it goes on if it is allowed again (§6.3)."""
-    kernel, log = Kernel([SESSION]), Log()
+    kernel, log = Kernel([SESSION]), FakeLog()
     revoked = revoked_on(kernel, log)
     revoked.follow(closed())
     revoked.poll()
@@ -200,7 +188,7 @@ def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Dire
     revoked.poll()
     assert kernel.ended == [SESSION]
     assert kernel.listings == 1
-    assert [event for event, _ in log.lines] == ["session_cut"]
+    assert log.events() == ["session_cut"]
 
 
 def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
@@ -299,20 +287,11 @@ def test_a_look_asks_for_so_many() -> None:
     assert len(kernel.ended) == len(sessions)
 
 
-class SlowClock(FakeClock):
-    """A minute passes between two looks at it."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back."""
-        self.pass_seconds(60)
-        return super().monotonic()
-
-
 def test_a_look_is_short() -> None:
     """It leaves sessions to the next one, logins not."""
     sessions = [replace(SESSION, local_port=443, peer_port=port) for port in range(1, 2 * MOST_LOOKED_AT)]
     kernel = Kernel([*sessions, SESSION], opened=None)
-    revoked = RevokedSessions(Log(), SlowClock(), kernel.port)
+    revoked = RevokedSessions(FakeLog(), FakeClock(seconds_of_a_look=60), kernel.port)
     revoked.follow(closed())
     for seen in (MOST_LOOKED_AT, len(kernel.sessions)):
         revoked.poll()
@@ -328,8 +307,8 @@ def test_a_kernel_that_can_not_tell_ends_no_session() -> None:
 
     kernel = Kernel([SESSION])
     for revoked in (
-        RevokedSessions(Log(), FakeClock(), replace(kernel.port, list_sessions=fail)),
-        RevokedSessions(Log(), FakeClock(), replace(kernel.port, find=fail)),
+        RevokedSessions(FakeLog(), FakeClock(), replace(kernel.port, list_sessions=fail)),
+        RevokedSessions(FakeLog(), FakeClock(), replace(kernel.port, find=fail)),
     ):
         revoked.follow(closed())
         revoked.poll()
@@ -345,7 +324,7 @@ def test_a_kernel_that_can_not_list_sessions_is_asked_again() -> None:
             raise refusals.pop()
         return kernel.list()
 
-    revoked = RevokedSessions(Log(), FakeClock(), replace(kernel.port, list_sessions=list_sessions))
+    revoked = RevokedSessions(FakeLog(), FakeClock(), replace(kernel.port, list_sessions=list_sessions))
     revoked.follow(closed())
     revoked.poll()
     revoked.poll()

@@ -24,7 +24,8 @@ from sgagent.core.policy import ResolvedPolicy
 from sgagent.dataplane.conntrack import TrackedSession
 from sgagent.dataplane.live_sessions import TcpSession
 from tests.fakes.clock import FakeClock
-from tests.unit.agent.test_forbidden_sessions import HOST, SESSION, Log
+from tests.fakes.log import FakeLog
+from tests.unit.agent.test_forbidden_sessions import HOST, SESSION
 from tests.words import ACCEPT, ADVANCED, BASIC, DROP, OUT, group, policy_of, rule
 
 INWARDS = TrackedSession(mark=0, opened=Direction.EGRESS, original_zone=7)
@@ -87,9 +88,9 @@ class Kernel:
         return True
 
 
-def looking_at(kernel: Kernel, step: Step = STEP, log: Log | None = None) -> ForgottenSessions:
+def looking_at(kernel: Kernel, step: Step = STEP, log: FakeLog | None = None) -> ForgottenSessions:
     """Return what has looked once."""
-    made = ForgottenSessions(log or Log(), kernel.clock, kernel.port)
+    made = ForgottenSessions(log or FakeLog(), kernel.clock, kernel.port)
     made.follow(step)
     made.poll()
     return made
@@ -97,7 +98,7 @@ def looking_at(kernel: Kernel, step: Step = STEP, log: Log | None = None) -> For
 
 def test_a_session_that_conntrack_knew_and_forgot_is_restored() -> None:
     """As it was known: in its zones. The log says how many."""
-    kernel, log = Kernel(), Log()
+    kernel, log = Kernel(), FakeLog()
     forgotten = looking_at(kernel, log=log)
     kernel.tracked = None
     forgotten.poll()

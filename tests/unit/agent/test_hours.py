@@ -9,10 +9,10 @@ import pytest
 from sgagent.agent.control.answers import status_answer
 from sgagent.agent.control.status_text import facts
 from sgagent.agent.published_status import PublishedStatus
-from sgagent.agent.reconciler import Reconciler
-from sgagent.agent.step import Step, StepEnd
+from sgagent.agent.step import StepEnd
 from tests.unit.agent.machine import GOOD, MAC, Machine
 from tests.unit.agent.running import Running
+from tests.unit.agent.test_expiry import rules, step_at
 from tests.waiting import wait_until
 
 RULE = """
@@ -34,21 +34,9 @@ def machine(tmp_path: Path) -> Machine:
 
 def define(machine: Machine, policy: str = "accept") -> Machine:
     """Publish definitions with a rule that has hours."""
-    rules = RULE.format(policy=policy)
-    machine.source.write(GOOD.replace("security_group_id: sg-1\n", "security_group_id: sg-1" + rules, 1))
+    text = RULE.format(policy=policy)
+    machine.source.write(GOOD.replace("security_group_id: sg-1\n", "security_group_id: sg-1" + text, 1))
     return machine
-
-
-def rules(step: Step) -> set[str]:
-    """Return the rules in force."""
-    assert step.policy is not None
-    return {rule.rule_id for rule in step.policy.interfaces[0].ingress.rules}
-
-
-def step_at(machine: Machine, agent: Reconciler, time: float) -> Step:
-    """Set the clock, and do a step."""
-    machine.clock.set_back(machine.clock.now() - time)
-    return agent.step(fetch=True)
 
 
 def test_a_rule_comes_and_goes_each_day(machine: Machine) -> None:

@@ -13,7 +13,8 @@ from sgagent.core.lockout import LiveSession, NamedCut, SessionKind
 from sgagent.core.model import TCP, CidrBlock, Direction, Family
 from sgagent.core.tracked_sessions import FlowTuple
 from sgagent.dataplane.conntrack import TrackedSession
-from tests.unit.agent.test_forbidden_sessions import Log, forget
+from tests.fakes.log import FakeLog
+from tests.unit.agent.test_forbidden_sessions import forget
 from tests.words import ACCEPT, DROP, OUT, group, policy_of, rule
 
 HOST = CidrBlock.parse("10.0.0.11")
@@ -32,7 +33,7 @@ CLOSED = policy_of(group("sg-1", rule("ssh", DROP, TCP, "22", "0.0.0.0/0")), on=
 
 def test_a_session_that_will_be_cut_is_named() -> None:
     """With what it is, its interface and the rule."""
-    log = Log()
+    log = FakeLog()
     (cut,) = CutPreview(log, lambda: [LOGIN], forget).cuts(OPEN, CLOSED, FACTS)
     assert cut == NamedCut(
         interface="eth0",
@@ -57,13 +58,13 @@ def test_the_agents_own_session_is_named_by_the_far_end() -> None:
     closed = policy_of(
         group("sg-1", rule("no", DROP, TCP, "443", "0.0.0.0/0", direction=OUT)), on={"eth0": "sg-1"}
     )
-    (cut,) = CutPreview(Log(), lambda: [mine], forget).cuts(OPEN, closed, FACTS)
+    (cut,) = CutPreview(FakeLog(), lambda: [mine], forget).cuts(OPEN, closed, FACTS)
     assert str(cut) == "the agent's own session to 198.51.100.7 port 443 on eth0, by rule no"
 
 
 def test_a_change_that_the_kernel_refuses_says_it_once() -> None:
     """It is tried again and again; a session that came since is news, and so is what another change cuts."""
-    log, sessions = Log(), [LOGIN]
+    log, sessions = FakeLog(), [LOGIN]
     preview = CutPreview(log, lambda: sessions, forget)
     assert preview.cuts(OPEN, CLOSED, FACTS) == preview.cuts(OPEN, CLOSED, FACTS)
     assert len(log.lines) == 1
@@ -77,34 +78,34 @@ def test_a_change_that_the_kernel_refuses_says_it_once() -> None:
 
 def test_a_crowd_is_counted() -> None:
     """Some are named, as many as are worth a line; so many are looked at, and the others not."""
-    log = Log()
+    log = FakeLog()
     crowd = [replace(LOGIN, peer_port=port) for port in range(20_000, 21_000)]
     assert len(CutPreview(log, lambda: crowd, forget).cuts(OPEN, CLOSED, FACTS)) == MOST_LOOKED_AT
-    events = [event for event, _ in log.lines]
+    events = log.events()
     assert events == ["session_cut_foreseen"] * MOST_NAMED + ["more_cuts_foreseen"]
     assert log.lines[-1][1] == {"sessions": MOST_LOOKED_AT}
-    few = Log()
+    few = FakeLog()
     CutPreview(few, lambda: crowd[:MOST_NAMED], forget).cuts(OPEN, CLOSED, FACTS)
     assert [event for event, _ in few.lines] == ["session_cut_foreseen"] * MOST_NAMED
 
 
 def test_a_kernel_that_can_not_tell_is_named_once() -> None:
     """Nothing is known to be cut, and the change goes on."""
-    log = Log()
+    log = FakeLog()
 
     def fail() -> list[LiveSession]:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     preview = CutPreview(log, fail, forget)
     assert preview.cuts(OPEN, CLOSED, FACTS) == preview.cuts(OPEN, CLOSED, FACTS) == ()
-    assert [event for event, _ in log.lines] == ["sessions_not_listed"]
+    assert log.events() == ["sessions_not_listed"]
 
 
 def test_a_redirected_session_is_judged_by_the_wire() -> None:
     """Its packets have another port than its socket; what is named is what a rule can allow (§2.2)."""
     came = FlowTuple(LOGIN.peer_address, LOGIN.peer_port, HOST.first, 2222)
     tracked = TrackedSession(mark=0, opened=Direction.EGRESS, is_translated=True, original=came)
-    preview = CutPreview(Log(), lambda: [LOGIN], lambda packets: [tracked] * len(packets))
+    preview = CutPreview(FakeLog(), lambda: [LOGIN], lambda packets: [tracked] * len(packets))
     at_wire = policy_of(group("sg-1", rule("wire", ACCEPT, TCP, "2222", "0.0.0.0/0")), on={"eth0": "sg-1"})
     assert preview.cuts(None, at_wire, FACTS) == ()
     (cut,) = preview.cuts(None, OPEN, FACTS)
@@ -115,7 +116,7 @@ def test_a_session_that_conntrack_took_for_the_hosts_own_is_judged_by_its_socket
     """What came first then was an answer, whose ends are those of the socket."""
     came = FlowTuple(HOST.first, LOGIN.local_port, LOGIN.peer_address, LOGIN.peer_port)
     tracked = TrackedSession(mark=0, opened=Direction.INGRESS, original=came)
-    preview = CutPreview(Log(), lambda: [LOGIN], lambda packets: [tracked] * len(packets))
+    preview = CutPreview(FakeLog(), lambda: [LOGIN], lambda packets: [tracked] * len(packets))
     (cut,) = preview.cuts(OPEN, CLOSED, FACTS)
     assert cut.local_port == LOGIN.local_port
 
@@ -126,5 +127,5 @@ def test_the_ends_of_sockets_are_taken_where_conntrack_can_not_be_asked() -> Non
     def refuse(_packets: object) -> NoReturn:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
-    (cut,) = CutPreview(Log(), lambda: [LOGIN], refuse).cuts(OPEN, CLOSED, FACTS)
+    (cut,) = CutPreview(FakeLog(), lambda: [LOGIN], refuse).cuts(OPEN, CLOSED, FACTS)
     assert cut.local_port == LOGIN.local_port

@@ -266,17 +266,6 @@ def test_a_source_that_cannot_be_reached_is_exempt_too(machine: Machine) -> None
     assert step.policy.interfaces[0].egress.failsafe == exempt(machine.source.reached_at)
 
 
-def test_what_the_kernel_refuses_is_tried_again(machine: Machine) -> None:
-    """A refusal settles nothing: the next step compares and applies anew."""
-    agent = machine.reconciler()
-    agent.step(fetch=True)
-    machine.source.write(GOOD.replace("security_group_ids: [sg-1]", "security_group_ids: []"))
-    machine.dataplane.refusal = KernelRefusedError("No space left on device", "chain x")
-    assert agent.step(fetch=True).outcome is StepEnd.REFUSED
-    machine.dataplane.refusal = None
-    assert agent.step(fetch=False).outcome is StepEnd.APPLIED
-
-
 def test_open_sessions_are_looked_at_before_each_change(machine: Machine) -> None:
     """The first one too; not where nothing changes, as over a restart, nor where a table is mended (§7.4)."""
     agent, machine.cut = machine.reconciler(), (LOGIN,)

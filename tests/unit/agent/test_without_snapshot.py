@@ -18,6 +18,7 @@ from sgagent.core.policy import Exemption
 from sgagent.nft.ruleset import Rule, SetMark
 from tests.fakes.dataplane import FakeDataplane
 from tests.unit.agent.machine import GOOD, Machine
+from tests.unit.agent.test_boot import links
 from tests.unit.agent.test_steps import BROKEN
 
 HERE, ELSEWHERE = Endpoint.at("192.0.2.10", 443), Endpoint.at("192.0.2.11", 443)
@@ -31,20 +32,15 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "state")
 
 
-def names(step: Step) -> list[str]:
-    """Return the links that are judged."""
-    return [interface.name for interface in step.policy.interfaces] if step.policy else []
-
-
 def test_a_host_without_named_interfaces_is_closed_where_hardware_is(machine: Machine) -> None:
     """No bridge, tunnel or veth is closed, and a link that appears later is, within the same run (§9.2)."""
     machine.host.set_link(Link(name="docker0", index=7, mac_address="02:00:00:00:00:07"))
     agent = machine.reconciler(FAIL_CLOSED)
     first = agent.step(fetch=True)
-    assert (first.outcome, first.is_closed, names(first)) == (StepEnd.APPLIED, True, ["eth0"])
+    assert (first.outcome, first.is_closed, links(first)) == (StepEnd.APPLIED, True, ["eth0"])
     machine.host.add_link("eth1", "02:00:00:00:00:02")
     second = agent.step(fetch=False)
-    assert (second.outcome, second.is_closed, names(second)) == (StepEnd.APPLIED, True, ["eth0", "eth1"])
+    assert (second.outcome, second.is_closed, links(second)) == (StepEnd.APPLIED, True, ["eth0", "eth1"])
 
 
 def test_a_new_host_without_documents_is_as_intended(machine: Machine) -> None:

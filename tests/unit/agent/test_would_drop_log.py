@@ -16,7 +16,7 @@ from sgagent.core.counter_keys import (
 from sgagent.core.model import Direction, Policy
 from sgagent.ports import CounterValue
 from tests.fakes.clock import FakeClock
-from tests.unit.agent.test_forbidden_sessions import Log
+from tests.fakes.log import FakeLog
 from tests.words import rule_counter
 
 IN, OUT = Direction.INGRESS, Direction.EGRESS
@@ -48,7 +48,7 @@ def totals(counts: Mapping[CounterKey, int]) -> dict[CounterKey, CounterValue]:
 
 def test_a_line_says_what_was_counted_since_the_one_before() -> None:
     """By rule or step, the most first; what accepts is none of it, nor what was counted before we looked."""
-    log, clock = Log(), FakeClock()
+    log, clock = FakeLog(), FakeClock()
     observing = ObservationLog(log, clock)
     observing.follow(totals({BAN: 5, WEB: 7}), OBSERVED)
     assert not log.lines
@@ -76,7 +76,7 @@ def test_a_line_says_what_was_counted_since_the_one_before() -> None:
 
 def test_a_flood_is_one_line_a_minute() -> None:
     """What came meanwhile is in the next one, and a quiet minute has none."""
-    log, clock = Log(), FakeClock()
+    log, clock = FakeLog(), FakeClock()
     observing = ObservationLog(log, clock)
     observing.follow(totals({BAN: 0}), OBSERVED)
     for second in range(1, 100):
@@ -91,7 +91,7 @@ def test_a_flood_is_one_line_a_minute() -> None:
 
 def test_each_interface_has_its_line() -> None:
     """And one that is not observed has none."""
-    log = Log()
+    log = FakeLog()
     observing = ObservationLog(log, FakeClock())
     both = frozenset({"eth0", "eth1"})
     on = {name: rule("sgr-ban", interface=name) for name in ("eth0", "eth1", "eth2")}
@@ -102,7 +102,7 @@ def test_each_interface_has_its_line() -> None:
 
 def test_very_many_rules_are_summed_up() -> None:
     """The line does not grow with the policy."""
-    log = Log()
+    log = FakeLog()
     observing = ObservationLog(log, FakeClock())
     observing.follow({}, OBSERVED)
     observing.follow(totals({rule(f"sgr-{n:03}"): 1 for n in range(100)}), OBSERVED)
@@ -115,7 +115,7 @@ def test_very_many_rules_are_summed_up() -> None:
 
 def test_observing_anew_begins_anew() -> None:
     """What was dropped for real between is none of it."""
-    log = Log()
+    log = FakeLog()
     observing = ObservationLog(log, FakeClock())
     observing.follow(totals({BAN: 1}), OBSERVED)
     observing.follow(totals({BAN: 5}), frozenset())

@@ -10,25 +10,15 @@ import pytest
 
 from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
-from sgagent.settings.sources import AliyunSourceSettings, AnySource, ServerUrl
+from sgagent.settings.sources import AliyunSourceSettings, ServerUrl
 from sgagent.sources.factory import make_source
 from tests.fakes.host import FakeHost
 from tests.signing import KEY
+from tests.unit.settings.test_settings import faults
+from tests.unit.settings.test_source_settings import read
 
 ALIYUN = '[source]\ntype = "aliyun"\nregion = "cn-hangzhou"\n'
 BY_KEY = ALIYUN + 'credentials_file = "/etc/sgagent/aliyun"\n'
-
-
-def read(text: str) -> AnySource:
-    """Return the source of a configuration."""
-    return parse_settings(text, "sgagent.toml").source
-
-
-def faults(text: str) -> list[str]:
-    """Return what is wrong with a configuration."""
-    with pytest.raises(UsageError) as caught:
-        read(text)
-    return str(caught.value).splitlines()
 
 
 def test_a_region_is_enough() -> None:

@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 
 from sgagent.core.errors import UsageError
-from sgagent.settings import parse_settings
-from sgagent.settings.sources import AnySource, EtcdSourceSettings, ServerUrl
+from sgagent.settings.sources import EtcdSourceSettings, ServerUrl
+from tests.unit.settings.test_source_settings import read
 
 ETCD = '[source]\ntype = "etcd"\nendpoints = ["https://etcd-1.example.com"]\n'
-
-
-def read(text: str) -> AnySource:
-    """Return the source of a configuration."""
-    return parse_settings(text, "sgagent.toml").source
 
 
 def test_end_points_are_enough() -> None:

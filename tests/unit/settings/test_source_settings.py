@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.core.errors import UsageError
 from sgagent.settings import parse_settings
 from sgagent.settings.sources import AnySource, FileSourceSettings, HttpsSourceSettings, ServerUrl
+from tests.unit.settings.test_settings import faults
 
 HTTPS = '[source]\ntype = "https"\nurl = "https://policy.example.com/web.yaml"\n'
 
@@ -20,9 +20,7 @@ def read(text: str) -> AnySource:
 
 def fault(text: str) -> str:
     """Return the one fault of a configuration."""
-    with pytest.raises(UsageError) as caught:
-        read(text)
-    (line,) = str(caught.value).splitlines()
+    (line,) = faults(text)
     return line
 
 
