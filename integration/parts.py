@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import platform
 from collections.abc import Mapping
 
 
@@ -22,3 +24,10 @@ def with_parts(text: str, parts: Mapping[str, str]) -> str:
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}{content}{end}{rest.partition(end)[2]}"
     return text
+
+
+def where() -> str:
+    """Return where something was seen, and when."""
+    day = dt.datetime.now(tz=dt.UTC).date()
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"Linux {kernel}, Python {platform.python_version()}, {day}"

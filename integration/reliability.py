@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
-import platform
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +18,7 @@ from integration.agent_under_traffic import AgentUnderTraffic, Losses, agent_und
 from integration.booted_agent import booted_agent_under_traffic
 from integration.faults import FAULTS, Fault
 from integration.lab import lab
-from integration.parts import with_parts
+from integration.parts import where, with_parts
 from integration.service import service_on
 from integration.soak import APPLIES, soak
 from integration.storm import HEAD, bench, changes_of, random_pair, run_pair, run_random_pair, storm_on
@@ -94,14 +92,14 @@ def main(argv: Sequence[str]) -> int:
     parts: dict[str, str] = {}
     if FAULTS_PART in options.part:
         rows = list(_fault_rows(options))
-        parts[FAULTS_PART] = f"{_HEAD}{_lines(rows)}\n{_where()}, seed {options.seed}.\n"
+        parts[FAULTS_PART] = f"{_HEAD}{_lines(rows)}\n{where()}, seed {options.seed}.\n"
     if STORM_PART in options.part:
-        parts[STORM_PART] = f"{HEAD}\n{_lines(_storm_rows(options))}\n{_where()}, seed {options.seed}.\n"
+        parts[STORM_PART] = f"{HEAD}\n{_lines(_storm_rows(options))}\n{where()}, seed {options.seed}.\n"
     if DEATHS_PART in options.part:
         rows = list(_death_rows(options))
-        parts[DEATHS_PART] = f"{DEATHS_HEAD}\n{_lines(rows)}\n{_where()}, seed {options.seed}.\n"
+        parts[DEATHS_PART] = f"{DEATHS_HEAD}\n{_lines(rows)}\n{where()}, seed {options.seed}.\n"
     if SOAK_PART in options.part:
-        parts[SOAK_PART] = f"{_lines(_soak_rows(options))}\n{_where()}.\n"
+        parts[SOAK_PART] = f"{_lines(_soak_rows(options))}\n{where()}.\n"
     if options.write:
         DOCUMENT.write_text(with_parts(DOCUMENT.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return 0
@@ -176,13 +174,6 @@ def _soak_rows(options: argparse.Namespace) -> Iterator[str]:
 
 def _lines(rows: Iterable[str]) -> str:
     return "".join(f"{row}\n" for row in rows)
-
-
-def _where() -> str:
-    """Return where this was seen, and when."""
-    day = dt.datetime.now(tz=dt.UTC).date()
-    kernel = ".".join(platform.release().split(".")[:2])
-    return f"Linux {kernel}, Python {platform.python_version()}, {day}"
 
 
 if __name__ == "__main__":

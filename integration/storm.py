@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
 import itertools
-import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from functools import partial
 from integration.enforcer import enforcer
 from integration.lab import Lab, lab
 from integration.pairs import HOST, Pair, Shot, shots
+from integration.parts import where
 from integration.stormpairs import LARGE, LARGEST, SMALL
 from integration.streams import BACK, Kind, Storm, Tally, kind_of
 from integration.watch import watching
@@ -198,7 +197,7 @@ def main(argv: Sequence[str]) -> int:
         print(tally.row(name))
         total += tally
     print(total.row("all"))
-    print(f"\n{_where()}, seed {options.seed}.")
+    print(f"\n{where()}, seed {options.seed}.")
     for name, tally in found.items():
         for stream, number in tally.faults.most_common(options.details):
             print(f"- {name}: {number:,} × {stream}")
@@ -236,13 +235,6 @@ def changes_of(pair: Pair, changes: int) -> int:
     """Return how often a pair changes at a time: large ones less often."""
     rules = pair.after.beside or 0
     return max(2, changes * 100 // (100 + rules))
-
-
-def _where() -> str:
-    """Return where this was seen, and when."""
-    day = dt.datetime.now(tz=dt.UTC).date()
-    kernel = ".".join(platform.release().split(".")[:2])
-    return f"Linux {kernel}, Python {platform.python_version()}, {day}"
 
 
 if __name__ == "__main__":
