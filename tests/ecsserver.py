@@ -66,10 +66,17 @@ def ecs_server(
         server.socket = context.wrap_socket(server.socket, server_side=True)
     running = EcsServer(cloud, server, issued is not None)
     server.running = running  # type: ignore[attr-defined]  # the library's way to hand something to its handlers
+    with serving(server):
+        yield running
+
+
+@contextlib.contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Serve in a thread until the context is left."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield running
+        yield
     finally:
         server.shutdown()
         thread.join()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.ecsserver import KEY_ID, SECRET, TOKEN, reply
+from tests.ecsserver import KEY_ID, SECRET, TOKEN, reply, serving
 
 METADATA_TOKEN = "metadata-token"  # noqa: S105 - the tests' own
 ROLE = "sgagent-reader"
@@ -42,14 +41,8 @@ def metadata_server(
     server.daemon_threads = True
     running = MetadataServer(server, instance_id)
     server.running = running  # type: ignore[attr-defined]  # the library's way to hand something to its handlers
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield running
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

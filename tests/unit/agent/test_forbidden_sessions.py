@@ -169,18 +169,19 @@ class Kernel:
         return Ending.ENDED
 
 
-def revoked_on(kernel: Kernel, log: FakeLog | None = None) -> RevokedSessions:
-    """Return what watches the sessions of a kernel."""
-    return RevokedSessions(log or FakeLog(), FakeClock(), kernel.port)
+def looking_at(kernel: Kernel, log: FakeLog | None = None, step: Step | None = None) -> RevokedSessions:
+    """Return what watches the sessions of a kernel, and has looked since a step, by default a closing one."""
+    revoked = RevokedSessions(log or FakeLog(), FakeClock(), kernel.port)
+    revoked.follow(step or closed())
+    revoked.poll()
+    return revoked
 
 
 @pytest.mark.parametrize("opened", (None, Direction.EGRESS))
 def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Direction | None) -> None:
     """Until then it is left: it goes on if it is allowed again (§6.3)."""
     kernel, log = Kernel([SESSION]), FakeLog()
-    revoked = revoked_on(kernel, log)
-    revoked.follow(closed())
-    revoked.poll()
+    revoked = looking_at(kernel, log)
     assert not kernel.ended
     assert [(p.source, p.source_port, p.destination_port) for p in kernel.asked] == [(HOST.first, 22, 40_000)]
     kernel.opened = opened
@@ -194,9 +195,7 @@ def test_a_revoked_session_is_ended_once_conntrack_does_not_know_it(opened: Dire
 def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
     """Conntrack has seen it open; rules for the other way don't apply to it (§6.1), nor later on."""
     kernel = Kernel([SESSION], opened=Direction.EGRESS, is_opening_seen=True)
-    revoked = revoked_on(kernel)
-    revoked.follow(closed())
-    revoked.poll()
+    revoked = looking_at(kernel)
     kernel.opened = None
     revoked.poll()
     assert not kernel.ended
@@ -205,9 +204,7 @@ def test_a_session_that_the_host_opened_from_a_listeners_port_is_left() -> None:
 def test_a_translated_session_is_left_for_good() -> None:
     """Its socket does not show what is on the wire: a port that is allowed may be redirected (§2.2)."""
     kernel = Kernel([SESSION], is_translated=True)
-    revoked = revoked_on(kernel)
-    revoked.follow(closed())
-    revoked.poll()
+    revoked = looking_at(kernel)
     kernel.opened = None
     revoked.poll()
     assert len(kernel.asked) == 1
@@ -217,9 +214,7 @@ def test_a_translated_session_is_left_for_good() -> None:
 def test_a_session_is_left_where_nothing_is_known_to_be_enforced_any_more() -> None:
     """A trial was given up on a host without definitions (§9.2)."""
     kernel = Kernel([SESSION])
-    revoked = revoked_on(kernel)
-    revoked.follow(closed())
-    revoked.poll()
+    revoked = looking_at(kernel)
     kernel.opened = None
     revoked.follow(Step(outcome=StepEnd.WAITING))
     revoked.poll()
@@ -232,9 +227,7 @@ def test_a_session_is_left_where_nothing_is_known_to_be_enforced_any_more() -> N
 def test_a_revoked_session_whose_address_moves_is_evaluated_again() -> None:
     """At a link that is not bound nothing is forbidden."""
     kernel, shut = Kernel([SESSION]), closed()
-    revoked = revoked_on(kernel)
-    revoked.follow(shut)
-    revoked.poll()
+    revoked = looking_at(kernel, step=shut)
     kernel.opened = None
     link = Link(name="eth1", index=2, addresses=(HOST,))
     revoked.follow(replace(shut, outcome=StepEnd.UNCHANGED, facts=HostFacts(links=(link,))))
@@ -245,7 +238,8 @@ def test_a_revoked_session_whose_address_moves_is_evaluated_again() -> None:
 def test_sessions_are_listed_again_only_after_a_change_that_matters() -> None:
     """One that may cut some, or any while some are revoked; what is allowed again is left alone."""
     kernel = Kernel([SESSION])
-    revoked, shut = revoked_on(kernel), closed()
+    shut = closed()
+    revoked = looking_at(kernel, step=shut)
     for step, listings in (
         (shut, 1),
         (replace(shut, outcome=StepEnd.UNCHANGED), 1),
@@ -263,9 +257,7 @@ def test_sessions_are_listed_again_only_after_a_change_that_matters() -> None:
 def test_an_observed_session_is_left_whatever_conntrack_knows() -> None:
     """Its packets pass (§9.1)."""
     kernel = Kernel([SESSION], opened=None)
-    revoked = revoked_on(kernel)
-    revoked.follow(closed(Mode.OBSERVE))
-    revoked.poll()
+    looking_at(kernel, step=closed(Mode.OBSERVE))
     assert not kernel.ended
 
 
@@ -273,9 +265,7 @@ def test_a_look_asks_for_so_many() -> None:
     """The others have their turn at the next one."""
     sessions = [replace(SESSION, peer_port=port) for port in range(1, MOST_ASKED_FOR + 11)]
     kernel = Kernel(sessions)
-    revoked = revoked_on(kernel)
-    revoked.follow(closed())
-    revoked.poll()
+    revoked = looking_at(kernel)
     assert len(kernel.asked) == MOST_ASKED_FOR
     kernel.opened = None
     revoked.poll()
