@@ -23,12 +23,21 @@ from sgagent.core.hours import DAYS, EVERY_DAY, MINUTES_OF_DAY, Hours
 from sgagent.core.rule_values import decimal
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
-from sgagent.documents.models import DocumentModel, FieldType, Schema, any_of, declare, read_model, ref
+from sgagent.documents.models import (
+    DocumentModel,
+    FieldType,
+    Schema,
+    any_case,
+    any_of,
+    declare,
+    read_model,
+    ref,
+)
 from sgagent.documents.tree import Listing, Mapping, Node
 
 _CLOCK_PATTERN = "([01][0-9]|2[0-3]):([0-5][0-9])|(24):(00)"
 _CLOCK_FORM = "a time from 00:00 to 24:00, like 08:00"
-_DAY = f"({'|'.join(DAYS)})"
+_DAY = f"({'|'.join(map(any_case, DAYS))})"
 _DAYS_PATTERN = f"{_DAY}(-{_DAY})?( *, *{_DAY}(-{_DAY})?)*"
 _DAYS_FORM = "mon-fri, or a list like [mon, wed, sat-sun]"
 _ZONE_PATTERN = "[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z0-9_+-]{1,31}){0,3}"
@@ -140,14 +149,14 @@ def parse_hours(place: Field) -> Hours | None:
     return hours
 
 
-_RATE_PATTERN = f"([1-9][0-9]{{0,4}})/({'|'.join(RATE_UNITS)})"
+_RATE_PATTERN = f"([1-9][0-9]{{0,4}}) */ *({'|'.join(RATE_UNITS)})"
 _RATE_FORM = f"10/minute, up to {MOST_AT_ONCE} in a {', '.join(RATE_UNITS)}"
 _RATE = re.compile(_RATE_PATTERN)
 
 
 def parse_rate(node: Node) -> tuple[int, int]:
     """Return a rate: so many, in so many seconds."""
-    match = _RATE.fullmatch(scalars.parse_text(node, "a rate", _RATE_FORM).replace(" ", ""))
+    match = _RATE.fullmatch(scalars.parse_text(node, "a rate", _RATE_FORM))
     if match is None or int(match[1]) > MOST_AT_ONCE:
         raise scalars.invalid("bad_limit", "not a rate", _RATE_FORM)
     return int(match[1]), RATE_UNITS[match[2]]
@@ -194,6 +203,9 @@ def parse_limit(place: Field) -> SourceLimit | None:
 
 
 _USER_PATTERN = r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?"
+_USER_TEXT = rf"{_USER_PATTERN}|[0-9]{{1,10}}"
+"""A name, or an id in quotes."""
+
 _USER_FORM = f"a name like deploy, or an id from 0 to {LAST_USER}"
 _USER = re.compile(_USER_PATTERN)
 _ID_SCHEMA: Schema = {"type": "integer", "minimum": 0, "maximum": LAST_USER}
@@ -228,7 +240,7 @@ class LocalModel(DocumentModel):
 
     more_schema: ClassVar[Schema] = {"minProperties": 1, "maxProperties": 1}
 
-    user: Annotated[LocalUser, FieldType(parse_user, any_of(_text(_USER_PATTERN), _ID_SCHEMA))] | None = None
+    user: Annotated[LocalUser, FieldType(parse_user, any_of(_text(_USER_TEXT), _ID_SCHEMA))] | None = None
     """Who made the socket: a name of this host, or an id."""
 
     unit: Annotated[LocalUnit, FieldType(parse_unit, _text(_UNIT_PATTERN))] | None = None

@@ -214,11 +214,13 @@ def any_of(*schemas: Schema) -> Schema:
 
 def words(known: Iterable[str]) -> Schema:
     """Return the schema of one of a few words, in any letter case; editors are offered the usual one."""
-    patterns = (
-        "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
-        for word in known
-    )
-    return {"type": "string", "anyOf": [{"enum": list(known)}, {"pattern": f"^({'|'.join(patterns)})$"}]}
+    pattern = "|".join(map(any_case, known))
+    return {"type": "string", "anyOf": [{"enum": list(known)}, {"pattern": f"^({pattern})$"}]}
+
+
+def any_case(word: str) -> str:
+    """Return the pattern of a word in any letter case, as JSON Schema has no flags."""
+    return "".join(f"[{letter.upper()}{letter}]" if letter.isalpha() else letter for letter in word)
 
 
 def ref(name: str) -> Schema:

@@ -37,6 +37,7 @@ def test_forms(written: str, limit: SourceLimit) -> None:
         ("0/minute", "not a rate"),
         ("10001/minute", "not a rate"),
         ("10/week", "not a rate"),
+        ("1 0/minute", "not a rate"),
         ("{burst: 20}", "missing"),
         ("{rate: 10/minute, burst: 0}", "not a burst"),
         ("{rate: 10/minute, burst: 10001}", "not a burst"),

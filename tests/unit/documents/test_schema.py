@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from sgagent.documents.native import NativeModel, RuleModel, json_schema
 
@@ -30,6 +33,22 @@ def test_the_schema_knows_every_field() -> None:
     objects = [schema, *(part for part in schema["$defs"].values() if part.get("type") == "object")]
     assert len(objects) == 11
     assert all(part["additionalProperties"] is False for part in objects)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "text"),
+    (
+        ("hours", "days", "Mon-FRI, sun"),
+        ("limit", "rate", "10 / minute"),
+        ("local", "user", "1000"),
+        ("local", "user", "deploy"),
+    ),
+)
+def test_the_schema_takes_texts_that_the_reader_takes(name: str, field: str, text: str) -> None:
+    """Letter case of days, blanks in a rate, an id in quotes."""
+    schema = json_schema()["$defs"][name]["properties"][field]
+    patterns = [one["pattern"] for one in schema.get("anyOf", [schema]) if "pattern" in one]
+    assert any(re.search(pattern, text) for pattern in patterns)
 
 
 def test_the_schema_has_an_id() -> None:
