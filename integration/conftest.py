@@ -75,6 +75,13 @@ def agent(bench: Lab, tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
+def running(agent: Service) -> Service:
+    """Start the agent."""
+    agent.start()
+    return agent
+
+
+@pytest.fixture
 def busy(one_interface: Lab) -> Iterator[Traffic]:
     """Return sessions to be opened."""
     with traffic(one_interface) as made:

@@ -297,7 +297,6 @@ def listening(network: Namespace, port: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _host(cluster: Cluster, directory: Path, name: str, address: str, pinned: str = "") -> Iterator[Host]:
     """Give a host on the cluster's network that takes documents signed by a pinned key."""
-    (directory / name).mkdir()
     with network_namespace(name) as namespace, service_on(namespace, directory / name) as agent:
         cluster.network.plug_in(namespace, address)
         agent.configure(f"[signature]\n{pinned}" if pinned else "", source=cluster.source_keys(name))

@@ -91,7 +91,7 @@ class Service:
     def __post_init__(self) -> None:
         """Make the directory of documents, and a configuration that only says where things are."""
         self.is_forked = self.is_forked and self.interpreter == sys.executable
-        self.documents.mkdir()
+        self.documents.mkdir(parents=True)
         self.configure()
         self._notify_socket.bind(str(self.directory / "notify"))
         self._notify_socket.setblocking(False)  # noqa: FBT003 - the standard library's own parameter

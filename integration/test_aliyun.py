@@ -60,7 +60,6 @@ def instance(tmp_path: Path, one_interface: Lab) -> Iterator[Instance]:
     """Give the host the cloud's API and metadata service at the other end of its wire, and an agent."""
     cloud, authority = FakeCloud(most_per_page=2), Authority(tmp_path)
     cloud.add_interface("eni-1", HERE, "sg-web", instance="i-here", mac=HOST_MAC % 0)
-    (tmp_path / "agent").mkdir()
     one_interface.peer.ip(*(f"address add {address}/32 dev lo" for address in (API, METADATA_HOST)))
     one_interface.add_host_addresses([HERE])
     with ExitStack() as stack:

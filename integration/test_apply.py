@@ -11,6 +11,7 @@ import pytest
 
 from integration.control_client import query, send_command, status
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import NOTICED_SECONDS, Service, definitions
 from sgagent.policy_test.packet_bytes import tcp
 
@@ -23,12 +24,7 @@ PORTS = (22, 25, 80)
 KILLS = 12
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Start an agent whose source lets port 80 in."""
-    agent.define(definitions(WEB))
-    agent.start()
-    return agent
+agent = agent_with(definitions(WEB))
 
 
 def written(agent: Service, text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from integration.lab import Lab, lab, wait_for
 from integration.namespaces import CommandError, Namespace, network_namespace
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 
 SETTINGS = {"bridge-nf-call-iptables": "10.1.0", "bridge-nf-call-ip6tables": "fd01:"}
@@ -57,13 +58,7 @@ def guests(bench: Lab) -> Iterator[tuple[Namespace, Namespace]]:
         yield one, other
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Have the agent judge the bridge; it is not started yet."""
-    agent.verifies = True
-    agent.define(definitions(*SHUT, mac_address=""))
-    agent.configure(BOUND)
-    return agent
+agent = agent_with(definitions(*SHUT, mac_address=""), BOUND, is_started=False, verifies=True)
 
 
 def hooks(bench: Lab, values: dict[str, int]) -> None:

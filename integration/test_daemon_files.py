@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in
 from sgagent.documents import DocumentFile, Limits, parse_documents
 from sgagent.sources.files.reader import DEBOUNCE_SECONDS, MISSING_SECONDS
@@ -27,12 +28,7 @@ def opening(*ports: int) -> str:
     return definitions(*(f"ingress accept 1 tcp {port} from 0.0.0.0/0" for port in ports))
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Run an agent that opens one port."""
-    agent.define(opening(OPEN))
-    agent.start()
-    return agent
+agent = agent_with(opening(OPEN))
 
 
 def wait_until_open(lab: Lab, port: int, seconds: float = NOTICED_SECONDS) -> None:

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 import pytest
 
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import METRICS_PORT, Service, definitions, is_let_in
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -59,18 +60,7 @@ def end_by_signal(agent: Service) -> None:
 both_ends = pytest.mark.parametrize("end", (end_by_signal, Service.kill), ids=("stopped", "killed"))
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a policy; it is not started yet."""
-    agent.define(POLICY)
-    return agent
-
-
-@pytest.fixture
-def running(agent: Service) -> Service:
-    """Start the agent."""
-    agent.start()
-    return agent
+agent = agent_with(POLICY, is_started=False)
 
 
 def test_it_enforces_from_the_moment_that_it_is_ready(running: Service, one_interface: Lab) -> None:

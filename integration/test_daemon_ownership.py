@@ -13,6 +13,7 @@ import pytest
 
 from integration.lab import Lab, wait_for
 from integration.namespaces import CommandError
+from integration.prepared_agent import agent_with
 from integration.service import NOTICED_SECONDS, Service, definitions, is_let_in, service_on
 from sgagent.agent.drift import CONTESTED_FROM
 from tests.patience import PATIENCE
@@ -56,18 +57,7 @@ WHAT_DIFFERED = dict(
 )
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a policy; it is not started yet."""
-    agent.define(definitions(WEB))
-    return agent
-
-
-@pytest.fixture
-def running(agent: Service) -> Service:
-    """Start the agent."""
-    agent.start()
-    return agent
+agent = agent_with(definitions(WEB), is_started=False)
 
 
 def test_nobody_else_changes_the_table(running: Service, one_interface: Lab) -> None:
@@ -150,9 +140,7 @@ def chain(agent: Service, name: str) -> str:
 
 def test_a_second_agent_is_told_who_was_first(running: Service, one_interface: Lab, tmp_path: Path) -> None:
     """It ends with 5 and changes nothing; when the owner has died it takes the table over."""
-    directory = tmp_path / "second"
-    directory.mkdir()
-    with service_on(running.namespace, directory) as second:
+    with service_on(running.namespace, tmp_path / "second") as second:
         second.configure('[metrics]\nlisten = "127.0.0.1:9470"\n')
         second.define(definitions(DNS))
         ended = second.command("run")

@@ -13,6 +13,7 @@ import pytest
 
 from integration.guest import GUEST_ADDRESS, guest
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 from integration.traffic import Traffic, traffic
 
@@ -39,11 +40,7 @@ table inet testfollow {
 REVOKED = {"in from one that leaves", "in over IPv6 from one that leaves"}
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a narrow policy; it is not started yet."""
-    agent.define(NARROW)
-    return agent
+agent = agent_with(NARROW, is_started=False)
 
 
 @contextlib.contextmanager

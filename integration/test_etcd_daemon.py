@@ -46,9 +46,7 @@ def cluster(tmp_path: Path, one_interface: Lab) -> Iterator[Cluster]:
 @pytest.fixture
 def service(tmp_path: Path, one_interface: Lab, cluster: Cluster) -> Iterator[Service]:
     """Give the host an agent that follows the cluster."""
-    directory = tmp_path / "agent"
-    directory.mkdir()
-    with service_on(one_interface.host, directory) as made:
+    with service_on(one_interface.host, tmp_path / "agent") as made:
         made.configure(source=cluster.source_keys("web-1"))
         yield made
 
@@ -114,9 +112,7 @@ def test_an_announced_host(tmp_path: Path, one_interface: Lab, cluster: Cluster,
     service.start()
     wait_for(lambda: not is_let_in(one_interface, STRANGER, HERE, 81), "the policy", SOON)
     assert not is_let_in(one_interface, FRIEND, HERE, 80)
-    directory = tmp_path / "friend"
-    directory.mkdir()
-    with network_namespace("friend") as namespace, service_on(namespace, directory) as friend:
+    with network_namespace("friend") as namespace, service_on(namespace, tmp_path / "friend") as friend:
         cluster.network.plug_in(namespace, "10.9.0.51")
         namespace.ip(
             "link add eth0 type veth peer name peer0", "link set eth0 up", f"address add {FRIEND}/24 dev eth0"

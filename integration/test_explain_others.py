@@ -10,6 +10,7 @@ import pytest
 
 from integration.lab import Lab
 from integration.namespaces import Namespace
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 from integration.traffic import is_answered
 
@@ -47,12 +48,7 @@ table inet f {
 """
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Start an agent whose policy admits everybody to every TCP port."""
-    agent.define(OPEN)
-    agent.start()
-    return agent
+agent = agent_with(OPEN)
 
 
 def load(host: Namespace, rules: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from integration.enforcer import Enforcer, enforcer, policy_of
 from integration.kernel_verdicts import LAYOUT, NOTRACK
 from integration.lab import Lab, lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import NOTICED_SECONDS, Service, definitions
 from sgagent.core.conditions import MOST_SOURCES
 from sgagent.core.model import Mode
@@ -56,13 +57,7 @@ def limited(burst: int = BURST, web: int = 80) -> str:
     return text.replace("    rules:\n", f"    rules:{rules}", 1)
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a policy with a limit, and have it prove each table; it is not started yet."""
-    agent.verifies = True
-    agent.configure()
-    agent.define(limited())
-    return agent
+agent = agent_with(limited(), is_started=False, verifies=True)
 
 
 def admitted(lab: Lab, source: Address, sessions: int, first_port: int = 1024) -> int:

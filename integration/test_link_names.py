@@ -13,6 +13,7 @@ import pytest
 from integration.enforcer import one_group
 from integration.lab import Lab, lab, wait_for
 from integration.namespaces import CommandError
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 from tests.patience import PATIENCE
 
@@ -29,12 +30,7 @@ def bench() -> Iterator[Lab]:
         yield built
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a policy, and have it prove each table; it is not started yet."""
-    agent.verifies = True
-    agent.define(definitions(WEB, mac_address=""))
-    return agent
+agent = agent_with(definitions(WEB, mac_address=""), is_started=False, verifies=True)
 
 
 def make(bench: Lab, *lines: str) -> None:

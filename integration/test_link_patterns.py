@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from integration.lab import Lab, lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 from sgagent.policy_test.packet_bytes import tcp
 
@@ -76,11 +77,7 @@ def bench() -> Iterator[Lab]:
         yield built
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a policy; it is not started yet."""
-    agent.define(definitions(WEB, mac_address=""))
-    return agent
+agent = agent_with(definitions(WEB, mac_address=""), is_started=False)
 
 
 def patterns(*tables: str) -> str:

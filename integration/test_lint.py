@@ -9,9 +9,8 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
-import pytest
-
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions, is_let_in
 from sgagent.core.binding import HostListener
 from sgagent.core.model import Family
@@ -23,11 +22,7 @@ POLICY = definitions("ingress accept 1 tcp 80 from 0.0.0.0/0", "ingress accept 1
 DAY = 86_400.0
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a policy; it is not started yet."""
-    agent.define(POLICY)
-    return agent
+agent = agent_with(POLICY, is_started=False)
 
 
 def found(agent: Service, *arguments: str) -> dict[str, set[str]]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Ended, Service, definitions
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
@@ -37,11 +38,7 @@ sys.exit(subprocess.run(["sh", "-c", '"$@"; exit $?', "sh", *sys.argv[3:]]).retu
 """Waits for one session, and runs a command in it, in a shell; it holds a terminal, as login servers do."""
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent an open policy; it is not started yet."""
-    agent.define(OPEN)
-    return agent
+agent = agent_with(OPEN, is_started=False)
 
 
 @pytest.fixture

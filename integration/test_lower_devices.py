@@ -21,6 +21,7 @@ from integration.lower_devices import (
     own_mac,
     why_not,
 )
+from integration.prepared_agent import agent_with
 from integration.service import Service
 
 DENYING = """
@@ -41,11 +42,7 @@ def bench() -> Iterator[Lab]:
         yield built
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Have the agent deny; it is not started yet."""
-    agent.define(DENYING)
-    return agent
+agent = agent_with(DENYING, is_started=False)
 
 
 def all_that_passes(bench: Lab, kind: str, *links: str) -> dict[str, Passed]:

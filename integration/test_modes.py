@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from integration.lab import Lab, lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions, service_on
 from sgagent.policy_test.packet_bytes import tcp
 
@@ -18,12 +19,7 @@ ONE = '[[interface]]\nname = "eth0"\nsecurity_group_ids = ["sg-1"]\n'
 TWO = ONE + ONE.replace("eth0", "eth1")
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Start an agent that lets port 80 in."""
-    agent.define(definitions(WEB))
-    agent.start()
-    return agent
+agent = agent_with(definitions(WEB))
 
 
 def switch(agent: Service, *arguments: str) -> dict[str, tuple[str, bool]]:

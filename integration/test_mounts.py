@@ -29,9 +29,7 @@ def agent(one_interface: Lab, tmp_path: Path) -> Iterator[Service]:
     private = tmp_path / "private"
     private.write_text(f'#!/bin/sh\nexec unshare --mount --propagation private {sys.executable} "$@"\n')
     private.chmod(0o755)
-    directory = tmp_path / "agent"
-    directory.mkdir()
-    with service_on(one_interface.host, directory, str(private)) as made:
+    with service_on(one_interface.host, tmp_path / "agent", str(private)) as made:
         made.define(opening(BEFORE))
         made.start()
         yield made

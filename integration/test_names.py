@@ -19,6 +19,7 @@ import pytest
 from integration.control_client import query
 from integration.lab import Lab, wait_for
 from integration.nameservers import DNS, SERVER, on_the_wire
+from integration.prepared_agent import agent_with
 from integration.service import NOTICED_SECONDS, Service, definitions
 from integration.traffic import traffic
 from sgagent.agent.clock import SystemClock
@@ -45,19 +46,14 @@ def server(one_interface: Lab) -> Iterator[NameServer]:
         yield made
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent a group that lets out to the name alone; it is not started yet."""
-    agent.configure(DNS)
-    agent.define(policy())
-    return agent
-
-
 def policy(*more: str) -> str:
     """Return definitions of rules on egress to the name, and more."""
     rules = (f"egress accept 1 tcp 443 to dns:{NAME}", *more, "egress drop 100 all -1/-1 to 0.0.0.0/0")
     rules = (*rules, "egress drop 100 all -1/-1 to ::/0")
     return definitions(*rules, addresses=f"{HOST}, '{HOST6}'")
+
+
+agent = agent_with(policy(), DNS, is_started=False)
 
 
 def leaves(lab: Lab, address: str, port: int = 443) -> bool:

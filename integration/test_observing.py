@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-import pytest
-
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions, is_let_in
 
 HOST, CLIENT = ip_address("10.0.0.11"), ip_address("198.51.100.7")
@@ -15,13 +14,7 @@ OBSERVE = '[enforcement]\nmode = "observe"\n'
 INGRESS = {"interface": "eth0", "direction": "ingress"}
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Start an agent that observes."""
-    agent.define(definitions(WEB, NO_TELNET))
-    agent.configure(OBSERVE)
-    agent.start()
-    return agent
+agent = agent_with(definitions(WEB, NO_TELNET), OBSERVE)
 
 
 def would_drop(agent: Service) -> float | None:

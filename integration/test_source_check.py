@@ -9,6 +9,7 @@ import pytest
 
 from integration.flood import flooding, watch
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 from sgagent.policy_test.packet_bytes import Address, icmpv6, tcp, udp
 
@@ -24,12 +25,7 @@ _IP_TRANSPARENT = 19
 """From linux/in.h: the socket keeps its address, also where the host no longer has it."""
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Have the agent check sources; it is not started yet."""
-    agent.configure(CHECKED)
-    agent.define(definitions(*RULES, addresses=ADDRESSES))
-    return agent
+agent = agent_with(definitions(*RULES, addresses=ADDRESSES), CHECKED, is_started=False)
 
 
 def leaves(lab: Lab, source: Address) -> bool:

@@ -43,9 +43,7 @@ def cluster(tmp_path: Path, one_interface: Lab) -> Iterator[Cluster]:
 @pytest.fixture
 def agent(tmp_path: Path, one_interface: Lab, cluster: Cluster) -> Iterator[Service]:
     """Give the host an agent that follows the cluster over a link that is judged."""
-    directory = tmp_path / "agent"
-    directory.mkdir()
-    with service_on(one_interface.host, directory) as made:
+    with service_on(one_interface.host, tmp_path / "agent") as made:
         made.configure(BOUND, source=cluster.source_keys("web-1"))
         yield made
 
@@ -171,9 +169,7 @@ def test_an_agent_that_lost_its_state_finds_a_source_that_moved(agent: Service, 
 @pytest.mark.parametrize("rule", ("ct mark set 0x00000001", "counter packets 0 bytes 0"))
 def test_rules_of_others_that_close_the_way_are_named(rule: str, tmp_path: Path, one_interface: Lab) -> None:
     """The agent leaves them where they are, says so, and opens the way once they are gone."""
-    directory = tmp_path / "agent"
-    directory.mkdir()
-    with service_on(one_interface.host, directory) as agent:
+    with service_on(one_interface.host, tmp_path / "agent") as agent:
         agent.define(definitions(CLOSED))
         agent.start()
         agent.kill()
@@ -263,9 +259,7 @@ def test_a_source_with_a_name_is_found_too(
         f' \'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf; exec {sys.executable} "$@"\' sh "$@"\n'
     )
     private.chmod(0o755)
-    directory = tmp_path / "agent"
-    directory.mkdir()
-    with service_on(one_interface.host, directory, str(private)) as agent:
+    with service_on(one_interface.host, tmp_path / "agent", str(private)) as agent:
         follow(agent, f"http://{NAME}:{CLIENT_PORT}")
         agent.start()
         publish(agent, CLOSED)

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from integration.namespaces import Namespace
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions
 from sgagent.agent.state.tables import STANDING_FILE
 from sgagent.dataplane.dataplane import TableDataplane
@@ -165,14 +166,7 @@ def test_what_changes_after_the_table_was_taken_up_is_seen(namespace: Namespace)
     after.plane.close()
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Run an agent that proves each table that it applies, as by default."""
-    agent.verifies = True
-    agent.configure()
-    agent.define(definitions(WEB))
-    agent.start()
-    return agent
+agent = agent_with(definitions(WEB), verifies=True)
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 import pytest
 
 from integration.lab import HOST_MAC, Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import NOTICED_SECONDS, Service
 from sgagent.core.conditions import LAST_USER
 from tests.patience import PATIENCE
@@ -45,13 +46,7 @@ network_interfaces:
 """
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Give the agent rules for users, and have it prove each table; it is not started yet."""
-    agent.verifies = True
-    agent.configure()
-    agent.define(definitions())
-    return agent
+agent = agent_with(definitions(), is_started=False, verifies=True)
 
 
 @contextmanager

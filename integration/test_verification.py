@@ -15,6 +15,7 @@ import pytest
 
 from integration.control_client import status
 from integration.lab import Lab, wait_for
+from integration.prepared_agent import agent_with
 from integration.service import Service, definitions, is_alive, process_name, service_on
 from sgagent.netlink import ACK, NESTED, NETLINK_NETFILTER, REQUEST, attribute, messages_in
 
@@ -34,14 +35,7 @@ security_group_ids = ["sg-1"]
 PROOF_SECONDS = 60.0
 
 
-@pytest.fixture
-def agent(agent: Service) -> Service:
-    """Run an agent that proves each table that it applies."""
-    agent.verifies = True
-    agent.configure()
-    agent.define(WEB)
-    agent.start()
-    return agent
+agent = agent_with(WEB, verifies=True)
 
 
 def proofs(agent: Service) -> float:
