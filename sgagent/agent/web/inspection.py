@@ -45,7 +45,7 @@ MOST_EDGES = 250
 """Of a drawing; more take seconds to lay out, and nobody can read them."""
 
 FRESH_SECONDS = 600.0
-"""After which the cache expires, as listeners and use may have changed."""
+"""The age at which the cache is dropped, as listeners and use may have changed."""
 
 PATIENCE_SECONDS = 2.0
 """For which a request waits."""
