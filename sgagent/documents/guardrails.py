@@ -6,7 +6,7 @@ and ``only``; or a list under each of these words. Id and reason may stand insid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, NamedTuple
 
@@ -112,6 +112,8 @@ class _Statement(NamedTuple):
     """Empty where the scope has it."""
 
     reason: str
+    beside: Collection[str] = ()
+    """The fields that stand beside the scope, right or wrong."""
 
 
 def parse_guardrails(files: Sequence[DocumentFile], limits: Limits) -> tuple[Guardrails, tuple[Problem, ...]]:
@@ -181,7 +183,8 @@ def _listed(place: Field) -> Iterator[_Statement]:
         words = ", ".join(kind.value for kind in GuardrailKind)
         place.error("bad_statement", message, f"one of {words}, each in a statement of its own")
     elif getattr(model, kinds[0].value) is not None:
-        yield _Statement(kinds[0], place.at(kinds[0].value), model.id or "", model.reason or "")
+        scope = place.at(kinds[0].value)
+        yield _Statement(kinds[0], scope, model.id or "", model.reason or "", place.entries.keys())
 
 
 def _guardrail(statement: _Statement) -> Guardrail | None:
@@ -194,7 +197,7 @@ def _guardrail(statement: _Statement) -> Guardrail | None:
         return None
     guardrail_id, reason = statement.guardrail_id or model.id, statement.reason or model.reason
     for name, value in (("id", guardrail_id), ("reason", reason)):
-        if not value and name not in place.entries:
+        if not value and name not in place.entries and name not in statement.beside:
             place.refuse_missing(name, f"say {_MISSING[name]}")
     is_ingress = model.direction is not Direction.EGRESS
     far, near = (model.source, model.destination) if is_ingress else (model.destination, model.source)
@@ -202,7 +205,7 @@ def _guardrail(statement: _Statement) -> Guardrail | None:
         place.refuse_missing("from" if is_ingress else "to", "who alone may, like [sg-app, 10.0.0.0/8]")
     protocols = _protocols(place, model)
     _check_families(place, far or EVERYTHING, protocols)
-    if findings.mark()[0] != before[0] or findings.mark()[2] != before[2]:
+    if not guardrail_id or findings.mark()[0] != before[0] or findings.mark()[2] != before[2]:
         return None
     return Guardrail(
         guardrail_id=guardrail_id,

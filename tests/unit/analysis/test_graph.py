@@ -143,6 +143,15 @@ def test_what_the_target_takes_from_some_members_is_in_part() -> None:
     assert two == {"10.0.0.1 -> sg-b": "tcp 80", "sg-a -> sg-b": "tcp 80 in part"}
 
 
+def test_an_edge_needs_a_source_port_that_both_ends_let_pass() -> None:
+    """The source sends from some ports only, and the target takes others, or one of them."""
+    shut = "{direction: egress, policy: drop, priority: 100, protocol: all, authorization_object: any}"
+    send = SEND_80.replace("port_range", "source_port_range: 1000/2000, port_range")
+    for ports, expected in (("2001/3000", {}), ("2000/3000", {"sg-a -> sg-b": "tcp 80 in part"})):
+        take = TAKE_80.replace("10.0.0.1", f"sg-a, source_port_range: {ports}")
+        assert edges(graph_of(TWO.format(a=f"{send}, {shut}", b=take))) == expected
+
+
 @pytest.mark.parametrize("source", ("source_port_range: 1000/2000", "local_address: 10.0.0.0/30"))
 def test_what_the_source_drops_in_part_is_in_part(source: str) -> None:
     """By the source port, or by the address of the near end."""

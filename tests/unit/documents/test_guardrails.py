@@ -160,6 +160,12 @@ def test_all_problems_are_reported_at_once() -> None:
     assert codes == ["bad_address", "bad_port_range", "missing_field", "missing_field", "wrong_type"]
 
 
+def test_a_wrong_id_is_one_problem() -> None:
+    """It is neither missing in the scope nor the same as another wrong one."""
+    found = refused("guardrails: [{id: a b, reason: r, never: {}}, {id: c d, reason: r, never: {}}]")
+    assert [problem.origin.path for problem in found] == ["guardrails[0].id", "guardrails[1].id"]
+
+
 def test_an_id_is_unique_among_all_files() -> None:
     """The problem names the other one."""
     (problem,) = refused("never: [{id: g, reason: r}]", "only: [{id: g, reason: r, from: any}]")
