@@ -113,7 +113,7 @@ class _Statement(NamedTuple):
 
     reason: str
     beside: Collection[str] = ()
-    """The fields that stand beside the scope, right or wrong."""
+    """The fields next to the scope, right or wrong."""
 
 
 def parse_guardrails(files: Sequence[DocumentFile], limits: Limits) -> tuple[Guardrails, tuple[Problem, ...]]:
