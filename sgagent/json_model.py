@@ -106,7 +106,7 @@ def unseal(content: bytes, file_format: int) -> tuple[Any, str | None]:
 
 @cache
 def adapter(declared: type[Any]) -> TypeAdapter[Any]:
-    """Return pydantic's adapter that validates and writes values of a type."""
+    """Return pydantic's adapter of a type."""
     from pydantic import TypeAdapter  # noqa: PLC0415 - it takes longer than most commands
 
     return TypeAdapter(declared)

@@ -83,8 +83,8 @@ _Scope = Annotated[Mapping, FieldType(scalars.parse_mapping)]
 class StatementModel(DocumentModel):
     """A statement in the list of all."""
 
-    id: Id = ""
-    reason: Text = ""
+    id: Id | None = None
+    reason: Text | None = None
     never: _Scope | None = None
     always: _Scope | None = None
     only: _Scope | None = None
@@ -112,8 +112,8 @@ class _Statement(NamedTuple):
     """Empty where the scope has it."""
 
     reason: str
-    beside: Collection[str] = ()
-    """The fields next to the scope, right or wrong."""
+    refused: Collection[str] = ()
+    """The fields next to the scope that already have an error."""
 
 
 def parse_guardrails(files: Sequence[DocumentFile], limits: Limits) -> tuple[Guardrails, tuple[Problem, ...]]:
@@ -183,8 +183,9 @@ def _listed(place: Field) -> Iterator[_Statement]:
         words = ", ".join(kind.value for kind in GuardrailKind)
         place.error("bad_statement", message, f"one of {words}, each in a statement of its own")
     elif getattr(model, kinds[0].value) is not None:
+        refused = [name for name in _MISSING if name in place.entries and getattr(model, name) is None]
         scope = place.at(kinds[0].value)
-        yield _Statement(kinds[0], scope, model.id or "", model.reason or "", place.entries.keys())
+        yield _Statement(kinds[0], scope, model.id or "", model.reason or "", refused)
 
 
 def _guardrail(statement: _Statement) -> Guardrail | None:
@@ -197,7 +198,7 @@ def _guardrail(statement: _Statement) -> Guardrail | None:
         return None
     guardrail_id, reason = statement.guardrail_id or model.id, statement.reason or model.reason
     for name, value in (("id", guardrail_id), ("reason", reason)):
-        if not value and name not in place.entries and name not in statement.beside:
+        if not value and name not in (*place.entries, *statement.refused):
             place.refuse_missing(name, f"say {_MISSING[name]}")
     is_ingress = model.direction is not Direction.EGRESS
     far, near = (model.source, model.destination) if is_ingress else (model.destination, model.source)

@@ -166,6 +166,12 @@ def test_a_wrong_id_is_one_problem() -> None:
     assert [problem.origin.path for problem in found] == ["guardrails[0].id", "guardrails[1].id"]
 
 
+def test_an_empty_reason_is_missing() -> None:
+    """A statement has to say why it is made."""
+    (problem,) = refused("guardrails: [{id: g, reason: '', never: {}}]")
+    assert (problem.code, problem.origin.path) == ("missing_field", "guardrails[0].never.reason")
+
+
 def test_an_id_is_unique_among_all_files() -> None:
     """The problem names the other one."""
     (problem,) = refused("never: [{id: g, reason: r}]", "only: [{id: g, reason: r, from: any}]")
