@@ -23,7 +23,7 @@ _MEANINGS = {
 }
 """In a word or two, and what that means."""
 
-_STARTING = ("starting", "it waits for its source; the previous run's rules stay active until then")
+_STARTING = ("starting", "it waits for its source; the previous run's rules, if any, stay active until then")
 """Before the first step."""
 
 _WITHOUT_PROOF = (Posture.STANDING, Posture.NOTHING)

@@ -118,7 +118,7 @@ def test_an_agent_that_starts_says_so() -> None:
     """Before its first step it does not know what is enforced."""
     starting = replace(WELL, posture=Posture.NOTHING, posture_since=None)
     assert status_screen(starting, NOW, None)[0] == (
-        "starting: it waits for its source; the previous run's rules stay active until then"
+        "starting: it waits for its source; the previous run's rules, if any, stay active until then"
     )
 
 
