@@ -387,3 +387,13 @@ def test_a_text_is_proved_and_one_that_was_altered_is_refuted(agent: Service) ->
     ports = "0-22, 24-79, 81-65535"
     line = rf"  eth0 ingress: tcp {ports} from 0\.0\.0\.0/0.*: dropped by default \(was accepted\)"
     assert re.search(f"^{line}$", words, re.MULTILINE), words
+    assert words.endswith("\nforwarded packets are not compared, as no base chain is at forward\n")
+    assert json.loads(compared.output)["not_compared"] == ["forwarded packets"]
+    foreign.write_text(ALMOST.replace("inet", "ip") + ALMOST.replace("inet", "ip6"))
+    compared = agent.command("verify", "--compare", "--ruleset", str(foreign), "--json", *chosen)
+    shown = json.loads(compared.output)["counterexample"]
+    assert shown["found"]["path"] == ["ip f i" if shown["family"] == "ipv4" else "ip6 f i"]
+    foreign.write_text(ALMOST.replace("tcp dport", "meta mark 1 tcp dport"))
+    compared = agent.command("verify", "--compare", "--ruleset", str(foreign), "--json", *chosen)
+    assert compared.status == 3
+    assert json.loads(compared.output)["changes_are_whole"] is False

@@ -249,10 +249,12 @@ def _comparison_lines(comparison: FilterComparison, names: flow_text.ObjectNames
             yield from ("", title, *(f"  {_change_text(one, names)}" for one in shown))
         if len(found) > len(shown):
             yield f"  … and {len(found) - len(shown)} more: --json shows all"
-    if not comparison.is_whole:
+    if not comparison.is_whole and comparison.proof.outcome is not Outcome.UNKNOWN:
         yield f"there are more: the comparison ended after {MOST_DIFFERENCES:,} parts"
     if comparison.not_compared:
         yield f"NAT is not looked at: {', '.join(comparison.not_compared)}"
+    if not comparison.with_forwarded:
+        yield "forwarded packets are not compared, as no base chain is at forward"
 
 
 def _change_text(change: FilterChange, names: flow_text.ObjectNames) -> str:
@@ -269,7 +271,10 @@ def _comparison_json(comparison: FilterComparison, names: flow_text.ObjectNames)
     return {
         "changes": [_change_json(change, names) for change in comparison.changes],
         "changes_are_whole": comparison.is_whole,
-        "not_compared": list(comparison.not_compared),
+        "not_compared": [
+            *comparison.not_compared,
+            *(() if comparison.with_forwarded else ("forwarded packets",)),
+        ],
     }
 
 

@@ -76,10 +76,13 @@ class FilterComparison:
     proof: Proof
     changes: tuple[FilterChange, ...] = ()
     is_whole: bool = True
-    """Whether the changes are all that there are."""
+    """Whether the changes are all that there are, as far as packets are compared."""
 
     not_compared: tuple[str, ...] = ()
     """Base chains that translate addresses."""
+
+    with_forwarded: bool = True
+    """Whether packets that are forwarded are compared: a base chain is at forward."""
 
 
 def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterComparison:
@@ -94,7 +97,8 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
     table = replace(table, unread=tuple(one for one in table.unread if one not in translating))
     proofs: list[Proof] = []
     differences: list[tuple[str, Difference]] = []
-    ways = ("local", "forwarded") if table.base_chains.get("forward") else ("",)
+    with_forwarded = "forward" in table.base_chains
+    ways = ("local", "forwarded") if with_forwarded else ("",)
     for way, hook in product(ways, _ON_WIRE):
         proof = prove(
             _edge(table, hook, way),
@@ -110,8 +114,10 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
         # What is not understood in one is unknown in all.
         proof=replace(worst, cells=sum(proof.cells for proof in proofs)),
         changes=tuple(sorted(_changes(differences, links_of(table, policy)), key=_order)),
-        is_whole=all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
+        is_whole=worst.outcome is not Outcome.UNKNOWN
+        and all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
         not_compared=translating,
+        with_forwarded=with_forwarded,
     )
 
 

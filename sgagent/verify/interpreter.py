@@ -87,6 +87,8 @@ class _Walk:
     def through_hook(self) -> Policy:
         """Go through the base chains of the hook until one drops the packet."""
         for chain in self.table.base_chains.get(self.packet.hook, ()):
+            if chain.family not in (None, self.packet.family):
+                continue
             self.phase = chain.phase
             verdict = self._enter(chain)
             if isinstance(verdict, nft.Drop) or (verdict is None and chain.drops):

@@ -85,7 +85,7 @@ def verdicts_of_others(table: VerifiedTable, way: Way) -> tuple[ChainVerdict, ..
             if way.is_dropped and _is_behind_ours(chain, way.packet.direction):
                 return tuple(found)
             is_ours = chain.name.startswith(f"{FAMILY} {TABLE} ")
-            if is_ours or not _is_of_family(chain, way.packet.family):
+            if is_ours or chain.family not in (None, way.packet.family):
                 continue
             found.append(_verdict(table, chain, way))
             if found[-1].verdict is Policy.DROP:
@@ -99,11 +99,6 @@ def _is_behind_ours(chain: VerifiedChain, direction: Direction) -> bool:
     if chain.hook.name == hook:
         return chain.hook.priority >= priority
     return direction is Direction.INGRESS
-
-
-def _is_of_family(chain: VerifiedChain, family: Family) -> bool:
-    of_family = {"ip ": Family.IPV4, "ip6 ": Family.IPV6}
-    return all(family is only for prefix, only in of_family.items() if chain.name.startswith(prefix))
 
 
 def _verdict(table: VerifiedTable, chain: VerifiedChain, way: Way) -> ChainVerdict:

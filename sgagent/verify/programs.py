@@ -110,7 +110,7 @@ class _Table:
             others = nft.Match(nft.META_NFPROTO, (nft.Symbol(family.value),), nft.Operator.NOT_EQUAL)
             rules = ((others, nft.Accept()), *rules)
         base = BaseHook(name=hook.name, priority=hook.priority, drops=hook.drops)
-        return VerifiedChain(name=name, rules=rules, hook=base, comment=chain.comment)
+        return VerifiedChain(name=name, rules=rules, hook=base, family=family, comment=chain.comment)
 
     def _rule(self, rule: KernelRule, chain: str, programs: ProgramReader) -> tuple[VerifiedStatement, ...]:
         """Return the statements with part in the verdict of a rule; one that is not understood is named."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import TypeVar
 
+from sgagent.core.model import Family
 from sgagent.nft import ruleset as nft
 from sgagent.verify.packets import Phase, phase_of
 
@@ -50,6 +51,9 @@ class VerifiedChain:
     name: str
     rules: tuple[tuple[VerifiedStatement, ...], ...] = ()
     hook: BaseHook | None = None
+    family: Family | None = None
+    """Of the packets for which the kernel calls a base chain; None for both."""
+
     comment: str = ""
 
     @property

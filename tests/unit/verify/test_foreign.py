@@ -123,7 +123,10 @@ def test_a_filter_that_is_almost_right() -> None:
 
 def test_what_is_forwarded() -> None:
     """As soon as a filter looks at it, that filter is compared as well."""
-    proof = compared(filters(WEB, SSH), filters(WEB, hook="forward")).proof
+    assert not compared(filters(WEB, SSH)).with_forwarded
+    comparison = compared(filters(WEB, SSH), filters(WEB, hook="forward"))
+    proof = comparison.proof
+    assert comparison.with_forwarded
     assert proof.counterexample is not None
     assert proof.counterexample.found.path == ("inet filter forward",)
 
@@ -217,6 +220,12 @@ def test_a_filter_that_is_not_understood() -> None:
     proof = compared(filters(WEB, SSH, (Unread(name),))).proof
     assert proof.outcome is Outcome.UNKNOWN
     assert proof.unsupported == (name,)
+
+
+def test_changes_are_whole_only_where_all_is_understood() -> None:
+    """Where a filter is unknown, there may be more than those that were found."""
+    assert not compared(filters(WEB, SSH, (Unread("@th,8,8"),))).is_whole
+    assert compared(filters(WEB)).is_whole
 
 
 def test_prerouting_knows_no_link_outwards() -> None:

@@ -106,6 +106,15 @@ def test_a_comparison(match: Match, meets: bool) -> None:  # noqa: FBT001 - a pa
     assert verdict([(match, Drop())]) is (Policy.DROP if meets else Policy.ACCEPT)
 
 
+def test_a_base_chain_of_the_other_family_is_not_on_the_path() -> None:
+    """The kernel does not call it."""
+    drops = table([], drops=True)
+    for family, path in ((Family.IPV4, ("base",)), (Family.IPV6, ()), (None, ("base",))):
+        chains = {"base": replace(drops.chains["base"], family=family)}
+        found = run(replace(drops, chains=chains), PACKET)
+        assert (found.path, found.verdict is Policy.DROP) == (path, bool(path))
+
+
 def test_goto_does_not_return_and_jump_does() -> None:
     """Behind a chain that was gone to comes the base chain's policy, behind one jumped to the next rule."""
     assert run(table([(Goto("empty"),), (Drop(),)], empty=[]), PACKET).verdict is Policy.ACCEPT

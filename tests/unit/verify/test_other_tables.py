@@ -42,7 +42,8 @@ class Rules:
     ) -> Rules:
         """Add a chain, like ``inet filter input``, and its rules."""
         base = BaseHook(name=hook, priority=priority, drops=drops) if hook else None
-        self.chains[name] = VerifiedChain(name=name, rules=rules, hook=base)
+        family = {"ip": Family.IPV4, "ip6": Family.IPV6}.get(name.split(maxsplit=1)[0])
+        self.chains[name] = VerifiedChain(name=name, rules=rules, hook=base, family=family)
         return self
 
     def follow(self, way: Way) -> list[tuple[str, Policy | None]]:
