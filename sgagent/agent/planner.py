@@ -19,8 +19,7 @@ from sgagent.agent.state.directory import Extent
 from sgagent.agent.step import Step, StepEnd
 from sgagent.compiler.enforce import Enforced, Enforcement, MarkClearance, ends_observing, enforce, may_cut
 from sgagent.compiler.source_way import chains_of_others, close_way, open_way
-from sgagent.core import binding
-from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts
+from sgagent.core.binding import NO_FACTS, PROBLEMS_OF_HOST, Bindings, HostFacts, bind, can_be_matched
 from sgagent.core.counter_keys import CounterKey
 from sgagent.core.endpoints import Endpoint, exempt
 from sgagent.core.errors import Problem, Severity
@@ -307,7 +306,7 @@ class Planner:
 
     def _bind(self, inputs: StepInputs, delivery: Delivery) -> Bindings:
         by_hand = self._settings.interfaces
-        found = binding.bind(delivery.snapshot, by_hand, inputs.facts, automatically=True)
+        found = bind(delivery.snapshot, by_hand, inputs.facts, automatically=True)
         return replace(found, is_followed=True)
 
     def _exemptions(self, inputs: StepInputs) -> Exemptions:
@@ -361,14 +360,16 @@ class Planner:
         definitions, good = state.definitions, state.definitions.good
         is_going_back = definitions.is_going_back
         if state.in_force is not None and not state.is_closed and not is_going_back:
-            decision = self._enforce(state, inputs, state.in_force.wanted.at(inputs.latest), observed)
+            policy = state.in_force.wanted.at(inputs.latest)
             if good is None:
-                return decision
+                return self._enforce(state, inputs, policy, observed)
+            guarded = self._guarded(inputs, good, Resolution(policy=policy))
+            kept = guarded.staying(state.policy_in_force(inputs.latest), self._exemptions(inputs))
+            decision = self._enforce(state, inputs, kept.policy, observed)
             return decision.reporting(version=good.snapshot.version, documents=good.documents)
         if not self._settings.enforcement.fail_closed and not inputs.has_enforced:
-            if is_going_back:
-                return self._open(state, inputs, observed)
-            return self._leave_standing(state, inputs, observed)
+            leave = self._open if is_going_back else self._leave_standing
+            return leave(state, inputs, observed)
         closed = self._closed_policy(inputs)
         if not state.is_closed and not is_going_back and self._stands_apart_from(closed, inputs, observed):
             return self._leave_standing(state, inputs, observed)
@@ -412,7 +413,7 @@ class Planner:
         by_hand, mode = self._settings.interfaces, self._settings.enforcement.mode
         named = [one.interface for one in by_hand if one.pattern is None]
         hardware = [link.name for link in inputs.facts.links if link.has_hardware and not link.is_loopback]
-        names = named if by_hand else filter(binding.can_be_matched, hardware)
+        names = named if by_hand else filter(can_be_matched, hardware)
         exemptions = self._exemptions(inputs)
         interfaces = (closed_interface(name, exemptions, mode) for name in sorted(set(names)))
         patterns = {

@@ -193,19 +193,33 @@ def test_a_link_that_comes_is_closed_where_good_definitions_break_one(host: Host
     assert not host.accepts(step, 80, "eth1")
 
 
+TIMED = "{{direction: ingress, policy: {}, port_range: {}, protocol: tcp, authorization_object: any, {}}}"
+
+
+def timed_documents(lasts: str) -> str:
+    """Return definitions that accept port 5432 behind a drop that ends, and port 81 as long as that."""
+    timed = (TIMED.format("drop", 5432, lasts), TIMED.format("accept", 81, lasts))
+    return documents(5432).replace("rules:", "\n      - ".join(("rules:", *timed)), 1)
+
+
 @pytest.mark.parametrize(
     "lasts", ("expires: 1970-01-01T00:30:00Z", "active: {from: '00:00', to: '00:30', zone: UTC}")
 )
-def test_a_drop_whose_end_would_break_one_stays(host: Host, lasts: str) -> None:
-    """What ends besides does so, and a version that keeps the statement is enforced as it is."""
-    rule = "{{direction: ingress, policy: {}, port_range: {}, protocol: tcp, authorization_object: any, {}}}"
-    timed = (rule.format("drop", 5432, lasts), rule.format("accept", 81, lasts))
-    text = documents(5432).replace("rules:", "\n      - ".join(("rules:", *timed)), 1)
-    step = host.step(text)
+@pytest.mark.parametrize("clones", ((), ("eth1",)))
+def test_a_drop_whose_end_would_break_one_stays(host: Host, lasts: str, clones: tuple[str, ...]) -> None:
+    """What ends besides does so, and a version that keeps the statement is enforced as it is.
+
+    So it is while no definitions can be enforced, as several links have the interface's address.
+    """
+    step = host.step(timed_documents(lasts))
     assert (step.is_refused, host.accepts(step, 5432), host.accepts(step, 81)) == (False, False, True)
+    for name in clones:
+        host.machine.host.add_link(name, MAC)
     host.machine.clock.pass_seconds(800.0)
     for step in (host.step(), host.step()):
         assert (step.is_refused, host.accepts(step, 5432), host.accepts(step, 81)) == (True, False, False)
+    for name in clones:
+        host.machine.host.remove_link(name)
     step = host.step(documents(8080))
     assert (step.is_refused, host.accepts(step, 8080)) == (False, True)
 
