@@ -16,7 +16,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator
 
 # Of pydantic, which only this module imports: no plugin of another package runs here, and no time goes into
@@ -105,19 +104,12 @@ def unseal(content: bytes, file_format: int) -> tuple[Any, str | None]:
 
 
 @cache
-def adapter(declared: type[Any]) -> TypeAdapter[Any]:
-    """Return pydantic's adapter of a type."""
-    from pydantic import TypeAdapter  # noqa: PLC0415 - it takes longer than most commands
-
-    return TypeAdapter(declared)
-
-
-@cache
 def _validator(declared: type[Any]) -> SchemaValidator:
     """Return the validator of a dataclass; pydantic's own takes texts and booleans for numbers."""
+    from pydantic import TypeAdapter  # noqa: PLC0415 - it takes longer than most commands
     from pydantic_core import SchemaValidator  # noqa: PLC0415 - as above
 
-    return SchemaValidator(_exact(adapter(declared).core_schema))  # type: ignore[arg-type] # as above
+    return SchemaValidator(_exact(TypeAdapter(declared).core_schema))
 
 
 def _exact(schema: Any) -> Any:  # noqa: ANN401 - a schema of pydantic-core is nested dictionaries
