@@ -82,7 +82,7 @@ class FilterComparison:
     """Base chains that translate addresses."""
 
     with_forwarded: bool = True
-    """Whether packets that are forwarded are compared: a base chain is at forward."""
+    """Whether forwarded packets are compared: a base chain is at forward. True if the outcome is unknown."""
 
 
 def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterComparison:
@@ -110,14 +110,14 @@ def compare_filters(table: VerifiedTable, policy: ResolvedPolicy) -> FilterCompa
         proofs.append(proof)
         differences += ((way, one) for one in proof.differences)
     worst = max(proofs, key=lambda proof: _SEVERITY.index(proof.outcome))
+    is_known = worst.outcome is not Outcome.UNKNOWN
     return FilterComparison(
         # What is not understood in one is unknown in all.
         proof=replace(worst, cells=sum(proof.cells for proof in proofs)),
         changes=tuple(sorted(_changes(differences, links_of(table, policy)), key=_order)),
-        is_whole=worst.outcome is not Outcome.UNKNOWN
-        and all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
+        is_whole=is_known and all(len(proof.differences) < MOST_DIFFERENCES for proof in proofs),
         not_compared=translating,
-        with_forwarded=with_forwarded,
+        with_forwarded=with_forwarded or not is_known,
     )
 
 

@@ -223,8 +223,9 @@ def test_a_filter_that_is_not_understood() -> None:
 
 
 def test_changes_are_whole_only_where_all_is_understood() -> None:
-    """Where a filter is unknown, there may be more than those that were found."""
-    assert not compared(filters(WEB, SSH, (Unread("@th,8,8"),))).is_whole
+    """Where a filter is unknown, there may be more than those that were found; nothing else is left out."""
+    unknown = compared(filters(WEB, SSH, (Unread("@th,8,8"),)))
+    assert (unknown.is_whole, unknown.with_forwarded) == (False, True)
     assert compared(filters(WEB)).is_whole
 
 
