@@ -92,7 +92,7 @@ class Exploration:
         self.compiled = compiled
         self.view = view
         self.addresses = addresses
-        self._base_chains = compiled.table.base_chains.get(view.hook, ())
+        self._base_chains = compiled.table.chains_at(view.hook, view.family)
         self._number = 0
         self.phase = Phase.WIRE
         self._finals: list[PacketFate] | None = None

@@ -139,9 +139,9 @@ def _address_statements(compiled: CompiledTable, view: View) -> Sequence[nft.Mat
 def _reached(table: VerifiedTable, view: View) -> Iterable[str]:
     """Return the chains that packets of a view's link and family can get to, at any hook."""
     found: dict[str, None] = {}
-    for hook, chains in table.base_chains.items():
+    for hook in table.base_chains:
         onward = partial(_onward, table, replace(view, hook=hook))
-        found = reach((chain.name for chain in chains), onward, found)
+        found = reach((chain.name for chain in table.chains_at(hook, view.family)), onward, found)
     return found
 
 

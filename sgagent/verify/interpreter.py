@@ -86,9 +86,7 @@ class _Walk:
 
     def through_hook(self) -> Policy:
         """Go through the base chains of the hook until one drops the packet."""
-        for chain in self.table.base_chains.get(self.packet.hook, ()):
-            if chain.family not in (None, self.packet.family):
-                continue
+        for chain in self.table.chains_at(self.packet.hook, self.packet.family):
             self.phase = chain.phase
             verdict = self._enter(chain)
             if isinstance(verdict, nft.Drop) or (verdict is None and chain.drops):

@@ -81,11 +81,10 @@ def verdicts_of_others(table: VerifiedTable, way: Way) -> tuple[ChainVerdict, ..
     """
     found: list[ChainVerdict] = []
     for hook in way.hooks:
-        for chain in table.base_chains.get(hook, ()):
+        for chain in table.chains_at(hook, way.packet.family):
             if way.is_dropped and _is_behind_ours(chain, way.packet.direction):
                 return tuple(found)
-            is_ours = chain.name.startswith(f"{FAMILY} {TABLE} ")
-            if is_ours or chain.family not in (None, way.packet.family):
+            if chain.name.startswith(f"{FAMILY} {TABLE} "):
                 continue
             found.append(_verdict(table, chain, way))
             if found[-1].verdict is Policy.DROP:

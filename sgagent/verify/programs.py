@@ -99,16 +99,13 @@ class _Table:
                 yield f"chain {self.prefix}{chain.name}", hook.kind
 
     def _chain(self, chain: KernelChain, programs: ProgramReader) -> VerifiedChain:
-        """Return a chain; a base chain of one family lets the other's packets pass."""
+        """Return a chain."""
         name, hook, family = f"{self.prefix}{chain.name}", chain.hook, _FAMILIES[self.table.family]
         rules = tuple(self._rule(rule, name, programs) for rule in chain.rules)
         if chain.oddity is not None:
             rules = ((Unread(f"chain {name}"),), *rules)
         if hook is None or not hook.is_for_filters:
             return VerifiedChain(name=name, rules=rules, comment=chain.comment)
-        if family is not None:
-            others = nft.Match(nft.META_NFPROTO, (nft.Symbol(family.value),), nft.Operator.NOT_EQUAL)
-            rules = ((others, nft.Accept()), *rules)
         base = BaseHook(name=hook.name, priority=hook.priority, drops=hook.drops)
         return VerifiedChain(name=name, rules=rules, hook=base, family=family, comment=chain.comment)
 

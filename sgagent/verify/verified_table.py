@@ -107,6 +107,10 @@ class VerifiedTable:
                 found.setdefault(chain.hook.name, []).append(chain)
         return {hook: tuple(sorted(chains, key=_priority)) for hook, chains in found.items()}
 
+    def chains_at(self, hook: str, family: Family) -> tuple[VerifiedChain, ...]:
+        """Return the base chains that the kernel calls for packets of a family, in its order."""
+        return tuple(one for one in self.base_chains.get(hook, ()) if one.family in (None, family))
+
     @cached_property
     def reached(self) -> tuple[str, ...]:
         """Return the chains that a packet can get to, base chains first."""
