@@ -73,34 +73,57 @@ def wait_for_state(agent: Service, serials: list[int], *faults: str | None) -> N
     wait_for(is_so, f"serials {serials} and faults {faults}", NOTICED_SECONDS)
 
 
+def wait_for_ports(lab: Lab, *ports: int) -> None:
+    """Wait until these ports are open and no others of those that are tried."""
+
+    def is_so() -> bool:
+        seen = lab.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in TRIED])
+        return {port for port, passes in zip(TRIED, seen, strict=True) if passes} == set(ports)
+
+    wait_for(is_so, f"only {ports} to be open", NOTICED_SECONDS)
+
+
+def test_a_directory_that_is_away_keeps_its_part(agent: Service, one_interface: Lab) -> None:
+    """Metric, status, log and a reload say so, and the other directory is followed meanwhile."""
+    publish(agent, "fleet", fleet(80), serial=1)
+    publish(agent, "own", own(90), serial=1)
+    agent.start()
+    wait_for_ports(one_interface, 80, 90)
+    assert agent.metric("sgagent_source_up") == 1
+
+    away = (agent.directory / "own").rename(agent.directory / "away")
+    wait_for(lambda: agent.metric("sgagent_source_up") == 0, "the directory to be missed", NOTICED_SECONDS)
+    agent.wait_for_event("source_failed")
+    publish(agent, "fleet", fleet(81), serial=2)
+    wait_for_ports(one_interface, 81, 90)
+    reload = agent.command("reload")
+    assert (reload.status, "its older part stays active" in reload.errors) == (4, True)
+
+    away.rename(agent.directory / "own")
+    wait_for(lambda: agent.metric("sgagent_source_up") == 1, "the directory again", NOTICED_SECONDS)
+    assert agent.command("reload").status == 0
+
+
 def test_a_directory_that_is_refused_keeps_its_part(agent: Service, one_interface: Lab) -> None:
     """A forged document and a replayed one change nothing, and the other directory is followed meanwhile."""
-
-    def wait_until_open(*ports: int) -> None:
-        def is_so() -> bool:
-            seen = one_interface.send_ingress([tcp(CLIENT, HOST, 1024, port) for port in TRIED])
-            return {port for port, passes in zip(TRIED, seen, strict=True) if passes} == set(ports)
-
-        wait_for(is_so, f"only {ports} to be open", NOTICED_SECONDS)
-
     publish(agent, "fleet", fleet(80), serial=1)
     publish(agent, "own", own(90), serial=5)
     agent.start()
-    wait_until_open(80, 90)
+    wait_for_ports(one_interface, 80, 90)
     wait_for_state(agent, [1, 5], None, None)
 
     (agent.directory / "fleet" / "groups.yaml").write_text(fleet(81))
     publish(agent, "own", own(91), serial=6)
-    wait_until_open(80, 91)
+    wait_for_ports(one_interface, 80, 91)
     wait_for_state(agent, [1, 6], "refused: ", None)
     agent.wait_for_event("snapshot_refused")
     assert agent.metric("sgagent_snapshot_refused") == 1
 
     publish(agent, "fleet", fleet(81), serial=2)
-    wait_until_open(81, 91)
+    wait_for_ports(one_interface, 81, 91)
     wait_for_state(agent, [2, 6], None, None)
 
     publish(agent, "fleet", fleet(80), serial=1)
     publish(agent, "own", own(92), serial=7)
-    wait_until_open(81, 92)
+    wait_for_ports(one_interface, 81, 92)
     wait_for_state(agent, [2, 7], "older than 2", None)

@@ -65,6 +65,9 @@ class Delivery:
     refused: tuple[Problem, ...] = ()
     """Of several sources, why newer documents of some are refused; their older ones are in this snapshot."""
 
+    away: str | None = None
+    """Of several sources, which can't be reached and why; what they delivered last is in this snapshot."""
+
     @property
     def all_parts(self) -> tuple[DeliveredPart, ...]:
         """Return what each source delivered; of one source alone, only its signature is known."""

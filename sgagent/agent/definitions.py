@@ -45,7 +45,7 @@ class Fetched:
     """Why it delivered nothing at the last try, or, of several sources, nothing new for some."""
 
     source_error: str | None = None
-    """Why it could not be reached at the last try."""
+    """Why it, or one of several, could not be reached at the last try."""
 
     is_empty: bool = False
     """Whether that is only because it holds no document."""
@@ -59,7 +59,7 @@ class Fetched:
         """Ask the source; a failed fetch leaves the newest delivery as it is."""
         try:
             newest = source.fetch()
-            return Fetched(newest=newest, problems=newest.refused)
+            return Fetched(newest=newest, problems=newest.refused, source_error=newest.away)
         except DocumentError as error:
             return Fetched(newest=self.newest, problems=error.problems)
         except SourceUnavailableError as error:

@@ -50,7 +50,7 @@ class UnionSource:
             DocumentError: all together have errors, or the documents of a source that has not delivered yet.
             SourceUnavailableError: a source can't be reached that has not delivered yet.
         """
-        away: list[Problem] = []
+        away: dict[str, SourceUnavailableError] = {}
         refused: list[Problem] = []
         for place, source in self._sources:
             try:
@@ -59,7 +59,7 @@ class UnionSource:
                 if place not in self._parts:
                     raise
                 self._states[place] = replace(self._states[place], fault=str(error))
-                away.append(_away(place, error))
+                away[place] = error
             except DocumentError as error:
                 if place not in self._parts:
                     raise
@@ -68,9 +68,11 @@ class UnionSource:
         documents = tuple(self._documents())
         place = ", ".join(place for place, _ in self._sources)
         own = (warning for place, _ in self._sources for warning in self._parts[place].warnings)
-        whole = self._parser.take(documents, None, place, warnings=(*own, *away))
+        absences = (_away(place, error) for place, error in away.items())
+        whole = self._parser.take(documents, None, place, warnings=(*own, *absences))
         states = tuple(self._states[place] for place, _ in self._sources)
-        newest = replace(whole, parts=states, refused=tuple(refused))
+        reasons = "; ".join(f"{place}: {error}" for place, error in away.items())
+        newest = replace(whole, parts=states, refused=tuple(refused), away=reasons or None)
         is_same = self._newest is not None and whole is self._whole and states == self._newest.parts
         if self._newest is None or not is_same or newest.refused != self._newest.refused:
             self._whole, self._newest = whole, newest

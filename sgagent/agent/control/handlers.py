@@ -226,13 +226,14 @@ class CommandHandler:
 
         Raises:
             DocumentError: that can't be enforced; the previous rules stay active.
-            SourceUnavailableError: it said nothing; likewise.
-            KernelRefusedError: the kernel refused; likewise.
+            SourceUnavailableError: it said nothing; likewise. Of several, the others are followed.
+            KernelRefusedError: the kernel refused; the previous rules stay active.
             SgagentError: the step could not be done.
         """
         done = step(fetch=True)
         if done.source_error is not None:
-            raise SourceUnavailableError(f"{done.source_error}; the previous rules stay active")
+            stays = "its older part stays active" if len(done.parts) > 1 else "the previous rules stay active"
+            raise SourceUnavailableError(f"{done.source_error}; {stays}")
         if done.is_refused:
             raise DocumentError(done.problems)
         if done.outcome is StepEnd.REFUSED:

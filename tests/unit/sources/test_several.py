@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sgagent.agent.definitions import Fetched
 from sgagent.core.errors import DocumentError, SourceUnavailableError, UsageError
 from sgagent.documents import Limits
 from sgagent.ports import DeliveredPart
@@ -20,6 +21,7 @@ from tests.signing import KEY, signature_of
 
 A = "version: 1\nsecurity_groups: [{security_group_id: sg-a}]\n"
 B = "version: 1\nsecurity_groups: [{security_group_id: sg-b}]\n"
+NOT_THERE = "the fake source: nothing was written"
 
 
 def union(*sources: FakeSource) -> UnionSource:
@@ -56,6 +58,10 @@ def test_a_source_that_is_away_keeps_its_part() -> None:
     delivery = source.fetch()
     assert sorted(delivery.snapshot.group_by_id) == ["sg-b", "sg-c"]
     assert [problem.code for problem in delivery.problems] == ["source_away"]
+    fetched = Fetched().again(source)
+    assert (fetched.newest, fetched.source_error) == (delivery, f"source 1: {NOT_THERE}")
+    other.write(B)
+    assert fetched.again(source).source_error is None
 
 
 def test_a_source_that_is_refused_keeps_its_part() -> None:
