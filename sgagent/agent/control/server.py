@@ -92,7 +92,8 @@ def _supplementary_groups(connection: socket.socket) -> Sequence[int]:
 
 MOST_CLIENTS = 8
 """Connections of root and the agent's user that are served at the same time, and as many of members of the
-socket's group. The next ones are closed at once. So a member can't keep root out."""
+socket's group. The next ones are closed at once. So a member can't keep root out. Nor can root's orders whose
+clients have gone, though the agent may be at them for minutes: their slots go to who comes next."""
 
 FIRST_BYTE_SECONDS = 2.0
 """From accepting a connection to the first byte of a query."""
@@ -135,6 +136,7 @@ class _Client(Connection):
 
     peer: SocketPeer
     slots: threading.BoundedSemaphore
+    has_slot: bool = True
 
 
 class ControlServer(ConnectionServer[_Client]):
@@ -226,15 +228,26 @@ class ControlServer(ConnectionServer[_Client]):
         if not may_ask(peer, own_uid=own_uid, group_id=self._path.stat().st_gid):
             accepted.send(_NOT_PERMITTED, socket.MSG_DONTWAIT)
             return None
-        slots = self._slots[may_change(peer, own_uid=own_uid)]
-        if not slots.acquire(blocking=False):
+        is_trusted = may_change(peer, own_uid=own_uid)
+        slots = self._slots[is_trusted]
+        if not slots.acquire(blocking=False) and not (is_trusted and self._takes_over(slots)):
             return None
         ends_at = time.monotonic() + min(self._first_byte_seconds, self._longest_seconds)
         return _Client(socket=accepted, ends_at=ends_at, peer=peer, slots=slots)
 
+    def _takes_over(self, slots: threading.BoundedSemaphore) -> bool:
+        """Take the slot of a client that has gone, and return whether there was one."""
+        with self._lock:
+            for one in self._connections.values():
+                if one.slots is slots and one.has_slot and not _is_there(one.socket):
+                    one.has_slot = False
+                    return True
+        return False
+
     def leave(self, connection: _Client) -> None:
-        """Free its slot."""
-        connection.slots.release()
+        """Free its slot, unless another client has it."""
+        if connection.has_slot:
+            connection.slots.release()
 
     def serve(self, connection: _Client) -> None:
         """Answer one query, or go without a word when the client does."""

@@ -33,6 +33,7 @@ from sgagent.agent.control.requests import (
     ConfirmCommand,
     ControlAnswer,
     Query,
+    ReloadCommand,
     StatusAnswer,
     StatusQuery,
 )
@@ -289,6 +290,31 @@ def test_too_many_clients_are_turned_away(served: Path) -> None:
             except ConnectionError:
                 continue
     pytest.fail("the places of clients that went away were not freed")
+
+
+def test_orders_of_clients_that_have_gone_lock_nobody_out(directory: Path) -> None:
+    """A reload may wait two minutes for its source; its slot is free once its client has gone."""
+    arrived, released = threading.Semaphore(0), threading.Event()
+
+    def wait(question: Query, _is_wanted: Wanted = always, /) -> ControlAnswer:
+        if isinstance(question, ReloadCommand):
+            arrived.release()
+            assert released.wait(WAIT_SECONDS)
+        return ConfirmAnswer(is_confirmed=False)
+
+    path = directory / SOCKET_NAME
+    with closing(ControlServer(directory, wait)):
+        for _ in range(2):
+            with ExitStack() as stack:
+                for _ in range(MOST_CLIENTS):
+                    stack.enter_context(connect(path)).sendall(encode_question(ReloadCommand()))
+                    assert arrived.acquire(timeout=WAIT_SECONDS)
+                with connect(path) as surplus:
+                    assert read(surplus) == b""
+        with connect(path) as client:
+            client.sendall(encode_question(ConfirmCommand()))
+            assert b"is_confirmed" in read(client)
+        released.set()
 
 
 def test_a_client_without_a_thread_is_turned_away(served: Path) -> None:
