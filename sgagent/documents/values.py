@@ -61,8 +61,11 @@ PROTOCOLS = {name: protocol for protocol, name in PROTOCOL_NAMES.items()}
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 """Ids become names in the kernel and label values, so they are plain."""
 
-ACCOUNT_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
-"""Accounts are digits, but some answers name the account by its login, which looks like a mail address."""
+ACCOUNT_PATTERN = r"(?![0-9]+[.eE][0-9eE+-]*$)[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
+"""Accounts are digits, but some answers name the account by its login, which looks like a mail address.
+
+A number with a fraction or an exponent, which YAML reads as a text here, is none.
+"""
 
 MAC_PATTERN = r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}"
 _DECIMAL = "0|-?[1-9][0-9]{0,8}"

@@ -240,7 +240,7 @@ class FileCollector:
             being_written: paths that a writer has open; their previous content is used, if there is any.
 
         Raises:
-            DocumentError: documents are not regular files, or all together are too large.
+            DocumentError: documents are not regular files or links to one, or all together are too large.
             SourceUnavailableError: there is no document, one can't be read, or all are being written.
         """
         readings: list[FileReading] = []
@@ -257,6 +257,12 @@ class FileCollector:
                 readings.append(reading or reader.read_document(path, self._task.document_bytes))
             except DocumentError as error:
                 problems.extend(error.problems)
+                continue
+            except SourceUnavailableError:
+                if path == self._path or not reader.is_broken_link(path):
+                    raise
+                message, remedy = "the symbolic link leads nowhere", "make its target, or remove the link"
+                problems += refusal("broken_link", str(path), message, remedy).problems
                 continue
             room -= len(readings[-1].content)
             if room < 0:

@@ -149,6 +149,11 @@ def read_document(path: Path, limit: int) -> FileReading:
     raise SourceUnavailableError(f"{path}: the file keeps changing while it is read")
 
 
+def is_broken_link(path: Path) -> bool:
+    """Return whether a path is a symbolic link without a target."""
+    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114 - as above; pathlib may raise
+
+
 def _content(descriptor: int, most: int) -> bytes:
     """Return so many bytes of a file, or all that there are; a file object would ask four times as much."""
     pieces: list[bytes] = []
@@ -177,7 +182,7 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 def _unavailable(path: Path, error: OSError) -> SourceUnavailableError:
     """Return the error with the path and the reason in plain words."""
     reason = (error.strerror or str(error)).lower()
-    if isinstance(error, FileNotFoundError) and path.is_symlink():
+    if isinstance(error, FileNotFoundError) and is_broken_link(path):
         reason = "the symbolic link leads nowhere"
     return SourceUnavailableError(f"{path}: {reason}")
 

@@ -19,10 +19,33 @@ def only(problems: tuple[Problem, ...]) -> Problem:
     return problem
 
 
+@pytest.mark.parametrize("name", ("A.JSON", "a.Json"))
+def test_json_has_its_suffix_in_any_letter_case(name: str) -> None:
+    """What is not JSON is refused by line, though YAML would take it."""
+    problem = only(refused(GROUP, name=name))
+    assert (problem.code, problem.origin.file, problem.origin.line) == ("syntax", name, 1)
+
+
+@pytest.mark.parametrize("name", ("A.YAML", "A.YML"))
+def test_yaml_has_its_suffix_in_any_letter_case(name: str) -> None:
+    """It is read as YAML."""
+    assert the_group(snapshot(GROUP, name=name)).security_group_id == "sg-1"
+
+
 @pytest.mark.parametrize("account", ("1609982529920000", "0160998252992000", "99999999999999999999999999"))
 def test_an_unquoted_account_keeps_every_digit(account: str) -> None:
     """Numeric account ids may stand unquoted, leading zeros and big ones too."""
     assert the_group(snapshot(f"{GROUP}    account_id: {account}\n")).account_id == account
+
+
+@pytest.mark.parametrize("account", ("1.5", "1e3", "1.0e+3", "'1.5'"))
+def test_a_fraction_is_no_account(account: str) -> None:
+    """Another program may have written the account as a number, and rounded it."""
+    problem = only(refused(f"{GROUP}    account_id: {account}\n"))
+    place = "a.yaml:4: security_groups[0].account_id"
+    assert str(problem) == (
+        f"error: {place}: not an account id: {account.strip(chr(39))!r} (the digits of the account)"
+    )
 
 
 def test_a_number_in_json_keeps_every_digit() -> None:

@@ -182,12 +182,23 @@ def test_an_emptied_directory_is_unavailable(tmp_path: Path) -> None:
         source(tmp_path).fetch()
 
 
-def test_a_link_to_nowhere_is_unavailable(tmp_path: Path) -> None:
-    """A document that is announced and missing is not left out."""
+def test_links_to_nowhere_among_documents_are_refused(tmp_path: Path) -> None:
+    """Documents that are announced and missing are not left out; all are named at once."""
     (tmp_path / "app.yaml").write_text(GROUP % "sg-app")
+    make_pipe(tmp_path / "pipe.yaml")
+    for name in ("shop.yaml", "web.yaml"):
+        (tmp_path / name).symlink_to("gone.yaml")
+    with pytest.raises(DocumentError) as caught:
+        source(tmp_path).fetch()
+    assert codes(caught.value) == ["not_a_file", "broken_link", "broken_link"]
+    assert caught.value.problems[2].origin.file == f"{tmp_path}/web.yaml"
+
+
+def test_a_path_that_is_a_link_to_nowhere_is_unavailable(tmp_path: Path) -> None:
+    """What stands behind it may come back, as a mount does."""
     (tmp_path / "web.yaml").symlink_to("gone.yaml")
     with pytest.raises(SourceUnavailableError, match=r"web\.yaml: the symbolic link leads nowhere"):
-        source(tmp_path).fetch()
+        source(tmp_path / "web.yaml").fetch()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
