@@ -255,7 +255,7 @@ def _live_host(
     inner: Mapping[str, HitTimes] = {}
     try:
         if unused is not None:
-            rules, inner = _usages(ask(settings, HitsQuery(), HitsAnswer))
+            rules, inner = usages(ask(settings, HitsQuery(), HitsAnswer))
     except NoAgentError as error:
         if options.unused is not None:
             raise
@@ -271,7 +271,7 @@ def _live_host(
     )
 
 
-def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, HitTimes], dict[str, HitTimes]]:
+def usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, HitTimes], dict[str, HitTimes]]:
     """Return the agent's counts: of rules, and of fellow members, by interface."""
     rules: dict[RuleCounter, HitTimes] = {}
     inner: dict[str, HitTimes] = {}
@@ -282,7 +282,7 @@ def _usages(answer: HitsAnswer) -> tuple[dict[RuleCounter, HitTimes], dict[str, 
                 continue
             if hit.step is HitStep.INNER:
                 inner[part.interface] = usage
-            elif hit.rule_id is not None and hit.security_group_id is not None:
+            elif hit.step is HitStep.RULE and hit.rule_id is not None and hit.security_group_id is not None:
                 counter = RuleCounter(
                     interface=part.interface,
                     security_group_id=hit.security_group_id,
