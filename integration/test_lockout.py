@@ -201,6 +201,32 @@ def test_apply_does_not_cut_its_own_session(agent: Service, bench: Lab) -> None:
     assert applied("--yes").status == 0
 
 
+def test_a_rollback_does_not_cut_its_own_session(agent: Service, bench: Lab) -> None:
+    """Nor unbinds the link that it comes through, unless it is told so."""
+    admits = definitions(f"ingress accept 1 tcp 2222 from {ADMIN}")
+    elsewhere = definitions(f"ingress accept 1 tcp 2222 from {ADMIN}", mac_address="", addresses="10.9.9.9")
+    path = agent.directory / "by-hand.yaml"
+    agent.define(definitions())
+    agent.start()
+    for text in (elsewhere, admits):
+        path.write_text(text)
+        assert agent.command("apply", str(path), "--yes").status == 0
+    applied = len(agent.events("ruleset_applied"))
+
+    def rolled_back(*arguments: str) -> Ended:
+        return in_a_session(agent, bench, ADMIN, HOST, "rollback", *arguments)
+
+    unbinding, cutting = rolled_back(), rolled_back("1")
+    assert (unbinding.status, cutting.status) == (2, 2)
+    assert "this would open eth0" in unbinding.errors
+    assert "correct network_interfaces, or say --yes" in unbinding.errors
+    assert f"the login from {ADMIN} port " in cutting.errors
+    assert "or say --yes" in cutting.errors
+    assert len(agent.events("ruleset_applied")) == applied
+    assert rolled_back("1", "--yes").status == 0
+    assert agent.as_json("history")["entries"][0]["origin"] == "rollback"
+
+
 def test_check_names_who_would_be_cut(agent: Service, sessions: Mapping[str, int]) -> None:
     """The login is named with its purpose; the exit code is that of the documents alone."""
     agent.define(NARROW)

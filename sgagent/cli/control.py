@@ -12,12 +12,13 @@ from collections.abc import Iterable
 from sgagent.agent.clock import clock_time
 from sgagent.agent.control import requests
 from sgagent.agent.posture import UNJUDGED_STATES
-from sgagent.cli import inputs
+from sgagent.agent.state.directory import DamagedStateError, StateDirectory
+from sgagent.cli import inputs, lockout_guard
 from sgagent.cli.agent_client import NoAgentError, ask, enforced_now, print_enforced, warn_of_loss
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.main import add_option
 from sgagent.cli.output import add_width_argument, format_json, lay_out, table_width
-from sgagent.core.errors import SgagentError, printable
+from sgagent.core.errors import SgagentError, UsageError, printable
 from sgagent.core.model import Snapshot
 from sgagent.documents import parse_documents
 from sgagent.host.links import NetlinkHost
@@ -118,15 +119,45 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``sgagent rollback``."""
     text = "a number of 'sgagent history' (default: the newest that is not active)"
     add_option(parser, "number N", text, type=inputs.whole_number, nargs="?")
+    add_option(parser, "--yes", "go back even if that cuts your own session or unbinds a link")
     _add_json_argument(parser)
 
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print those in force then."""
-    command = requests.RollbackCommand(number=options.number)
-    answer = ask(load_settings(options), command, requests.EnforcedAnswer)
+    settings, number = load_settings(options), options.number
+    if not options.yes:
+        number = _guarded(settings, number)
+    answer = ask(settings, requests.RollbackCommand(number=number), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
+
+
+def _guarded(settings: Settings, number: int | None) -> int | None:
+    """Return the number that the command means, unless going back would lock out its user or open a link.
+
+    The end of a trial is not guarded: it comes anyway.
+
+    Raises:
+        UsageError: they would, or can't be read.
+    """
+    status = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
+    if status.pending is not None or status.pending_mode is not None:
+        return number
+    entries = ask(settings, requests.HistoryQuery(), requests.HistoryAnswer).entries
+    known = (one.number for one in entries if one.fault is None and one.version != status.snapshot_version)
+    number = next(known, None) if number is None else number
+    if number not in {one.number for one in entries}:
+        return number  # the agent refuses it, and says why
+    try:
+        kept = StateDirectory(settings.state.directory).history.read(number)
+    except (OSError, DamagedStateError) as error:
+        raise UsageError(f"number {number} of the history can't be read: {error}") from error
+    policy = lockout_guard.policy_in_modes(kept.documents, settings, lockout_guard.modes_now(status))
+    if policy is not None:  # else the agent refuses the definitions, and says why
+        lockout_guard.refuse_to_unbind(lockout_guard.links_unbound(policy, status), "or say --yes")
+        lockout_guard.refuse_to_cut_own_session(policy, NetlinkHost().facts())
+    return number
 
 
 def add_complete_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,6 +33,7 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
 WAYS_OUT = "use --confirm-within 60s for a trial, or --yes"
+SAY_YES = "say --yes"
 
 
 def add_guard_arguments(parser: argparse.ArgumentParser, text: str) -> None:
@@ -66,7 +67,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
+def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = SAY_YES) -> None:
     """Refuse a policy that would cut the session in which this command runs.
 
     Sessions are found through the environment variables that an SSH server sets, and through the sockets of
@@ -143,8 +144,12 @@ def links_unbound(policy: ResolvedPolicy, status: requests.StatusAnswer) -> tupl
     return tuple(name for name in names if policy.judge(name) is None)
 
 
-def refuse_to_unbind(names: Collection[str]) -> None:
+def refuse_to_unbind(names: Collection[str], ways_out: str = WAYS_OUT) -> None:
     """Refuse a policy under which nothing filters links that are bound now.
+
+    Args:
+        names: of the links.
+        ways_out: options that override the refusal, for the message.
 
     Raises:
         UsageError: there are such links.
@@ -153,7 +158,7 @@ def refuse_to_unbind(names: Collection[str]) -> None:
         raise UsageError(
             f"this would open {', '.join(sorted(names))}, which these documents do not bind any more"
             " (has a MAC or an address changed?)\nnothing was changed: correct network_interfaces, "
-            + WAYS_OUT
+            + ways_out
         )
 
 
