@@ -151,6 +151,8 @@ def _guarded(settings: Settings, number: int | None) -> int | None:
         return number  # the agent refuses it, and says why
     try:
         kept = StateDirectory(settings.state.directory).history.read(number)
+    except PermissionError:
+        return number  # the agent takes orders of nobody who may not read its state
     except (OSError, DamagedStateError) as error:
         raise UsageError(f"number {number} of the history can't be read: {error}") from error
     policy = lockout_guard.policy_in_modes(kept.documents, settings, lockout_guard.modes_now(status))
