@@ -317,7 +317,7 @@ _MOST_SHOWN = 10
 
 
 def _quota_words(use: QuotaUse) -> str:
-    """Return a use in _quota_words: ``eni-1: 1100 of 1000 rules per interface``."""
+    """Return a use in words: ``eni-1: 1100 of 1000 rules per interface``."""
     return f"{use.object_id}: {use.used} of {use.most} {use.limit.value.replace('_', ' ')}"
 
 
