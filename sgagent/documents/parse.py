@@ -268,6 +268,7 @@ def _spelling(place: Field) -> str | None:
 
 _FOUND_AFTER_PARSING = frozenset(
     {
+        "advanced_group_object",
         "bad_address",
         "dangling_attachment",
         "family_of_protocol",

@@ -384,7 +384,7 @@ def test_warnings_name_the_item(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text(
         "version: 1\nsecurity_groups:\n- security_group_id: sg-1\n  type: advanced\n  rules:\n"
         f"{rule}{named}sg-2\n{ended}- security_group_id: sg-2\n  rules:\n"
-        f"{rule}      authorization_object: sg-2\n"
+        f"{rule}      authorization_object: sg-2\n{rule}{named}sg-1\n"
     )
     found = problems_of(capsys, "--strict", path)
     assert {(one["code"], one["line"], one["path"].partition(".")[2]) for one in found} == {
@@ -392,6 +392,7 @@ def test_warnings_name_the_item(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("expired_rule", 12, "rules[1].expires"),
         ("unknown_object_of_ended", 18, "rules[1].authorization_object[1]"),
         ("own_group", 24, "rules[0].authorization_object"),
+        ("advanced_group_object", 30, "rules[1].authorization_object[1]"),
     }
 
 
