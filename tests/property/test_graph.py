@@ -44,6 +44,9 @@ from tests.draws import Draws
 from tests.strategies import draws, examples, noted_snapshot
 
 MOST_RULES = 4
+ALWAYS = {code_of(UDP.wire_number, port) for pair in DHCP.values() for port in pair}
+"""The ports of DHCP, among which packets pass that no group has a say in (§7.1)."""
+
 Point = tuple[int, int | None]
 """A protocol and a destination port."""
 
@@ -71,9 +74,9 @@ class Ends:
         numbers = {protocol.number for protocol in protocols if protocol.number is not None}
         ranges = [ends for rule in self.rules for ends in rule.ports.ranges]
         ports = {1, *(border for first, last in ranges for border in (first, last + 1) if border <= 65535)}
-        ports -= {port for pair in DHCP.values() for port in pair}  # in which no group has a say (§7.1)
         plain: list[Point] = [(number, None) for number in sorted({*numbers, 254} - set(PORTED_NUMBERS))]
-        return plain + list(product(PORTED_NUMBERS, sorted(ports)))
+        ported = product(PORTED_NUMBERS, sorted(ports))
+        return plain + [what for what in ported if code_of(*what) not in ALWAYS]
 
     def source_ports(self) -> list[int]:
         """Return source ports at every border."""
@@ -292,10 +295,6 @@ def test_edges_beyond_groups_are_what_this_end_lets_pass(draws: Draws) -> None:
         assert on_edge == expected.get(pair, set()), pair
 
 
-ALWAYS = {code_of(UDP.wire_number, port) for pair in DHCP.values() for port in pair}
-"""The ports of DHCP, among which packets pass that no group has a say in (§7.1)."""
-
-
 @examples(30)
 @given(draws())
 def test_one_sided_rules_are_those_that_the_other_end_drops(draws: Draws) -> None:
@@ -324,7 +323,7 @@ def test_one_sided_rules_are_those_that_the_other_end_drops(draws: Draws) -> Non
             assert key not in found
             continue
         closed = found.get(key, ())
-        for first, last in {*closed, *codes_of_rule(rule)}:
+        for first, last in {*closed, *codes_of_rule(rule, families)}:
             if any(first <= code <= last for code in ALWAYS):
                 continue  # a part passes, whatever the other end's rules
             asked = {what for what in ends.points() if first <= code_of(what[0], what[1] or 0) <= last}
@@ -362,10 +361,12 @@ def passing_elsewhere(
     return found if pairs else None
 
 
-def codes_of_rule(rule: SecurityGroupRule) -> Iterator[tuple[int, int]]:
-    """Yield the runs of protocols and ports that a rule names."""
+def codes_of_rule(rule: SecurityGroupRule, families: set[Family]) -> Iterator[tuple[int, int]]:
+    """Yield the runs of protocols and ports that a rule names, of protocols that any of the families has."""
     for protocol in rule.protocols:
         number = protocol.number
+        if protocol.only_family is not None and protocol.only_family not in families:
+            continue
         if number is None:
             yield 0, LAST_CODE
         elif protocol.has_ports and isinstance(rule.ports, PortSet):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial
+from itertools import product
 
 from sgagent.analysis.cells import LAST_CODE, Cells, code_of, codes_of
 from sgagent.analysis.flow_text import port_text
@@ -73,11 +74,12 @@ class _Hosts:
     def __init__(self, subject: LintSubject) -> None:
         """Take the definitions."""
         self._subject = subject
-        self._attachments: dict[str, list[Attachment]] = {}
+        self._attachments: dict[tuple[str, Family], list[Attachment]] = {}
         for attachment in subject.attachments:
-            is_host = any(name in subject.snapshot.interface_by_id for name in attachment.interfaces)
-            for group in attachment.judge.security_group_ids if is_host else ():
-                self._attachments.setdefault(group, []).append(attachment)
+            names = (subject.snapshot.interface_by_id.get(name) for name in attachment.interfaces)
+            families = {block.family for interface in names if interface for block in interface.addresses}
+            for key in product(attachment.judge.security_group_ids, families):
+                self._attachments.setdefault(key, []).append(attachment)
         self._listed = {
             group.security_group_id for group in subject.snapshot.security_groups if group.member_addresses
         }
@@ -93,17 +95,20 @@ class _Hosts:
         if far is None or far in self._listed:
             return
         is_inwards = direction is Direction.EGRESS
-        reaches = [
-            attachment.ingress if is_inwards else attachment.egress
-            for attachment in self._attachments.get(far, ())
-        ]
         families = [
-            family for family in clauses if members[near].ranges(family) and members[far].ranges(family)
+            family
+            for family in clauses
+            if members[near].ranges(family) and (far, family) in self._attachments
         ]
-        runs = {family: codes_of(clauses[family]) for family in families if reaches}
+        runs = {family: codes_of(clauses[family]) for family in families}
         for run in sorted({run for of_family in runs.values() for run in of_family}):
-            having = [family for family in runs if run in runs[family]]
-            if not any(self._passes(reach, family, run, near) for family in having for reach in reaches):
+            reaches = (
+                (family, attachment.ingress if is_inwards else attachment.egress)
+                for family in runs
+                if run in runs[family]
+                for attachment in self._attachments[far, family]
+            )
+            if not any(self._passes(reach, family, run, near) for family, reach in reaches):
                 yield run
 
     def _group(self, near: str, clause: Clause) -> str | None:

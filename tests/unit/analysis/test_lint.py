@@ -553,6 +553,25 @@ def test_what_is_not_known_is_not_one_sided() -> None:
     assert found == [("sgr-database-app",)]
 
 
+def test_an_interface_that_no_packet_is_for_admits_none() -> None:
+    """One in the same group that has no address of the family, and a second group that would admit it."""
+    bad = (LINT / "one_sided_rule" / "bad.yaml").read_text()
+    opened = (
+        "  - {security_group_id: sg-open, rules: [{rule_id: r-open, direction: ingress, policy: accept,"
+        " protocol: tcp, port_range: 5432, authorization_object: sg-app}]}\n"
+    )
+    other = "  - {network_interface_id: eni-2, addresses: [%s], security_group_ids: [sg-database, sg-open]}\n"
+
+    def found(addresses: str) -> bool:
+        text = bad.replace("network_interfaces:\n", opened + "network_interfaces:\n") + other % addresses
+        rules = [one.rule_ids for one in lint(make_subject(parsed(text), EXEMPTIONS))]
+        return ("sgr-app-database",) in rules
+
+    assert found("")
+    assert found('"2001:db8::2"')
+    assert not found("10.0.2.32")
+
+
 def test_by_hand_no_other_host_is_known() -> None:
     """With --interface the hosts of the documents are not looked at, so nothing is said of them."""
     definitions = read(LINT / "one_sided_rule" / "bad.yaml")
