@@ -125,41 +125,53 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print those in force then."""
-    settings, number = load_settings(options), options.number
+    settings = load_settings(options)
     if not options.yes:
-        number = _guarded(settings, number)
-    answer = ask(settings, requests.RollbackCommand(number=number), requests.EnforcedAnswer)
+        _refuse_to_lock_out(settings, options.number)
+    answer = ask(settings, requests.RollbackCommand(number=options.number), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
 
-def _guarded(settings: Settings, number: int | None) -> int | None:
-    """Return the number that the command means, unless going back would lock out its user or open a link.
+def _refuse_to_lock_out(settings: Settings, number: int | None) -> None:
+    """Refuse to go back where that would lock out the user of the command, or open a link.
 
     The end of a trial is not guarded: it comes anyway.
 
     Raises:
-        UsageError: they would, or can't be read.
+        UsageError: it would, or the definitions can't be read.
     """
     status = ask(settings, requests.StatusQuery(), requests.StatusAnswer)
     if status.pending is not None or status.pending_mode is not None:
-        return number
-    entries = ask(settings, requests.HistoryQuery(), requests.HistoryAnswer).entries
-    known = (one.number for one in entries if one.fault is None and one.version != status.snapshot_version)
-    number = next(known, None) if number is None else number
-    if number not in {one.number for one in entries}:
-        return number  # the agent refuses it, and says why
+        return
+    history = ask(settings, requests.HistoryQuery(), requests.HistoryAnswer).entries
+    if number is None:
+        number = earlier_version(history, status.snapshot_version)
+    if number not in {one.number for one in history}:
+        return  # the agent refuses it, and says why
     try:
         kept = StateDirectory(settings.state.directory).history.read(number)
     except PermissionError:
-        return number  # the agent takes orders of nobody who may not read its state
+        return  # the agent takes orders of nobody who may not read its state
     except (OSError, DamagedStateError) as error:
         raise UsageError(f"number {number} of the history can't be read: {error}") from error
     policy = lockout_guard.policy_in_modes(kept.documents, settings, lockout_guard.modes_now(status))
     if policy is not None:  # else the agent refuses the definitions, and says why
         lockout_guard.refuse_to_unbind(lockout_guard.links_unbound(policy, status), "or say --yes")
         lockout_guard.refuse_to_cut_own_session(policy, NetlinkHost().facts())
-    return number
+
+
+def earlier_version(history: Iterable[requests.HistoryEntry], version: str | None) -> int | None:
+    """Return the number of the newest version that is not active, as the agent chooses it.
+
+    Args:
+        history: the newest first.
+        version: of the status, which just after a step is still the one before, and in the history.
+    """
+    readable = [one for one in history if one.fault is None]
+    versions = [one.version for one in readable]
+    active = versions[0] if version in versions else version
+    return next((one.number for one in readable if one.version != active), None)
 
 
 def add_complete_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from sgagent.agent.manual_override import ModeOverride
 from sgagent.agent.posture import InterfaceState, InterfaceStatus
 from sgagent.agent.state.directory import Extent, Trigger
 from sgagent.cli.agent_client import lines, print_enforced
-from sgagent.cli.control import history_table
+from sgagent.cli.control import earlier_version, history_table
 from sgagent.cli.lockout_guard import parse_duration
 from sgagent.cli.mode import mode_table, modes_in_force
 from sgagent.core.errors import NOWHERE, Problem, Severity, UsageError
@@ -40,6 +40,31 @@ def test_times_that_make_no_sense_are_wrong_use(text: str) -> None:
     """The message shows what was written and what would be right."""
     with pytest.raises(UsageError, match="expected a time like 60s, 5m or 1h"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("versions", "of_status", "number"),
+    (
+        (("v2", "v1"), "v2", 1),
+        (("v2", "v1"), "v1", 1),
+        (("v3", "v1"), "v1", 1),
+        (("v1",), "v2", 1),
+        (("v1",), "v1", None),
+        (("v2", None, "v2", "v1"), "v2", 1),
+        ((), "v1", None),
+    ),
+    ids=["usual", "status behind", "after a rollback", "not stored", "first", "damaged", "none"],
+)
+def test_a_rollback_goes_to_the_version_before(
+    versions: tuple[str | None, ...], of_status: str, number: int | None
+) -> None:
+    """Also just after a step, when the history has a version that the status does not show yet."""
+    numbers = range(len(versions), 0, -1)
+    history = [
+        HistoryEntry(number=one, version=version, fault=None if version else "damaged")
+        for one, version in zip(numbers, versions, strict=True)
+    ]
+    assert earlier_version(history, of_status) == number
 
 
 @pytest.mark.parametrize(
