@@ -83,8 +83,16 @@ def wait_for_ports(lab: Lab, *ports: int) -> None:
     wait_for(is_so, f"only {ports} to be open", NOTICED_SECONDS)
 
 
-def test_a_directory_that_is_away_keeps_its_part(agent: Service, one_interface: Lab) -> None:
-    """Metric, status, log and a reload say so, and the other directory is followed meanwhile."""
+@pytest.mark.parametrize("is_strict", (False, True))
+def test_a_directory_that_is_away_keeps_its_part(
+    agent: Service,
+    one_interface: Lab,
+    is_strict: bool,  # noqa: FBT001 - as said
+) -> None:
+    """Metric, log and a reload say so; the other directory is followed meanwhile, strict or not."""
+    if is_strict:
+        configuration = agent.directory / "sgagent.toml"
+        configuration.write_text(configuration.read_text() + "\n[enforcement]\nstrict = true\n")
     publish(agent, "fleet", fleet(80), serial=1)
     publish(agent, "own", own(90), serial=1)
     agent.start()

@@ -27,6 +27,10 @@ Wake = Callable[[], None]
 """Say "step soon"; may be called from any thread, any number of times."""
 
 
+SOURCE_AWAY = "source_away"
+"""Of the warning that one of several sources can't be reached: no fault of the documents."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveredPart:
     """The last delivery of one of several sources, or of the only one."""

@@ -34,7 +34,7 @@ from sgagent.nft.marks import MarkLayout, Sessions
 from sgagent.nft.ruleset import FAMILY, TABLE, Ruleset
 from sgagent.nft.text import differences
 from sgagent.nft.transactions import AddCounter, Delete, Operation, Plan
-from sgagent.ports import Delivery, Observed
+from sgagent.ports import SOURCE_AWAY, Delivery, Observed
 from sgagent.settings import Settings
 from sgagent.settings.tables import UnboundInterfaces
 
@@ -247,10 +247,10 @@ class Planner:
     def _errors(self, delivery: Delivery, resolution: Resolution) -> tuple[Problem, ...]:
         """Return all problems of definitions that are not enforced because of some; nothing of others.
 
-        A link's own problem is not their fault (§9.4), nor that no name server answers (§12.3).
+        A link's own problem is not their fault (§9.4), nor that a source or name server is away (§12.3).
         """
         problems, strict = (*delivery.problems, *resolution.problems), self._settings.enforcement.strict
-        of_host = (*PROBLEMS_OF_HOST, UNRESOLVED_NAME)
+        of_host = (*PROBLEMS_OF_HOST, UNRESOLVED_NAME, SOURCE_AWAY)
         if not any((strict or p.severity is Severity.ERROR) and p.code not in of_host for p in problems):
             return ()
         return tuple(replace(p, severity=Severity.ERROR) for p in problems) if strict else problems

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sgagent.core.endpoints import Endpoint
 from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError
 from sgagent.documents import DocumentFile
-from sgagent.ports import DeliveredPart, Delivery, Source, Wake
+from sgagent.ports import SOURCE_AWAY, DeliveredPart, Delivery, Source, Wake
 from sgagent.sources.verified_parse import VerifiedParser
 
 
@@ -117,4 +117,4 @@ class UnionSource:
 
 def _away(place: str, error: SourceUnavailableError) -> Problem:
     message = f"the source can't be reached; what it delivered last stays in force: {error}"
-    return Problem.warning(Origin(file=place), "source_away", None, message, "see that it can be reached")
+    return Problem.warning(Origin(file=place), SOURCE_AWAY, None, message, "see that it can be reached")
