@@ -258,11 +258,11 @@ class FileCollector:
             except DocumentError as error:
                 problems.extend(error.problems)
                 continue
-            except SourceUnavailableError:
-                if path == self._path or not reader.is_broken_link(path):
+            except reader.BrokenLinkError:
+                if path == self._path:
                     raise
-                message, remedy = "the symbolic link leads nowhere", "make its target, or remove the link"
-                problems += refusal("broken_link", str(path), message, remedy).problems
+                remedy = "make its target, or remove the link"
+                problems += refusal("broken_link", str(path), reader.BROKEN_LINK, remedy).problems
                 continue
             room -= len(readings[-1].content)
             if room < 0:

@@ -97,6 +97,13 @@ def _documents_in(directory: str) -> set[str]:
         return set()
 
 
+BROKEN_LINK = "the symbolic link leads nowhere"
+
+
+class BrokenLinkError(SourceUnavailableError):
+    """Say that a symbolic link has no target."""
+
+
 Appearance = tuple[str, int, int, int, int, int]
 """The path of a file, which file it is (device and inode), its size, and its times in nanoseconds."""
 
@@ -128,7 +135,8 @@ def read_document(path: Path, limit: int) -> FileReading:
         limit: one byte more than these is read of a longer file, for the parser to refuse it.
 
     Raises:
-        SourceUnavailableError: it can't be read, or never stops changing.
+        BrokenLinkError: it is a symbolic link without a target.
+        SourceUnavailableError: it can't be read for another reason, or never stops changing.
         DocumentError: it is no regular file.
     """
     try:
@@ -147,11 +155,6 @@ def read_document(path: Path, limit: int) -> FileReading:
     except OSError as error:
         raise _unavailable(path, error) from error
     raise SourceUnavailableError(f"{path}: the file keeps changing while it is read")
-
-
-def is_broken_link(path: Path) -> bool:
-    """Return whether a path is a symbolic link without a target."""
-    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114 - as above; pathlib may raise
 
 
 def _content(descriptor: int, most: int) -> bytes:
@@ -182,8 +185,8 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 def _unavailable(path: Path, error: OSError) -> SourceUnavailableError:
     """Return the error with the path and the reason in plain words."""
     reason = (error.strerror or str(error)).lower()
-    if isinstance(error, FileNotFoundError) and is_broken_link(path):
-        reason = "the symbolic link leads nowhere"
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return BrokenLinkError(f"{path}: {BROKEN_LINK}")
     return SourceUnavailableError(f"{path}: {reason}")
 
 
