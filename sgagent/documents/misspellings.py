@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _NAMED_PORTS = re.compile(r"[A-Za-z][A-Za-z /_-]*\(([0-9]{1,5}(?:/[0-9]{1,5})?)\)")
-_ICMP_TYPE = re.compile(r"[0-9]{1,3}/[0-9]{1,3}")
 _MASK = re.compile(r"\*{2,}|^[0-9]{1,3}\.(?:[0-9]{1,3}\.)*[Xx]{1,3}(?=[./]|$)")
 _ADDRESS = r"(?:[0-9]+(?:\.[0-9]+){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)"
 _ADDRESS_RANGE = re.compile(f"{_ADDRESS} ?- ?{_ADDRESS}")
@@ -55,13 +54,6 @@ def ports_slip(text: str) -> Slip | None:
         return "a dash that is no hyphen", plain.replace(" ", "")
     if "," in text:
         return "several ranges in one text", f"a list: {_as_list(text)}"
-    return None
-
-
-def icmp_slip(text: str) -> Slip | None:
-    """Return the forms of ports and of ICMP where ports may be meant as a type and code of ICMP."""
-    if _ICMP_TYPE.fullmatch(text):
-        return "the port is out of range", "from 1 to 65535; -1/-1 in place of an ICMP type and code"
     return None
 
 

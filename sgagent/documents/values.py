@@ -33,7 +33,7 @@ from sgagent.core.model import (
 from sgagent.core.rule_values import ANY, EVERYTHING
 from sgagent.documents import scalars
 from sgagent.documents.field import Field
-from sgagent.documents.misspellings import console_word, icmp_slip, object_slip, ports_slip
+from sgagent.documents.misspellings import console_word, object_slip, ports_slip
 from sgagent.documents.problems import Budget
 from sgagent.documents.tree import Listing, Node, Scalar
 
@@ -234,9 +234,9 @@ def parse_port_range(node: Node) -> PortSet:
     if first == last == -1 and match[2]:
         return ALL_PORTS
     if not (1 <= first <= LAST_PORT and 1 <= last <= LAST_PORT):
-        message = "the port is out of range"
-        fault = scalars.slipped("port_out_of_range", icmp_slip(text), message, PORT_FORMS)
-        raise scalars.InvalidValueError(fault)
+        raise scalars.invalid(
+            "port_out_of_range", "the port is out of range", f"{PORT_FORMS}; ICMP has -1/-1"
+        )
     if first > last:
         raise scalars.invalid("reversed_ports", "the first port is greater than the last", f"{last}/{first}")
     return PortSet.of((first, last))

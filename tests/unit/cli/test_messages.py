@@ -184,7 +184,7 @@ FORM = (
     Case("no ports", "        port_range: 443\n", "", 5, RULE, "a tcp rule needs a port range or a port list",
          PORT_FORMS, None),
     Case("a port out of range", "port_range: 443", "port_range: 70000", 10, f"{RULE}.port_range",
-         "the port is out of range", PORT_FORMS, "70000"),
+         "the port is out of range", f"{PORT_FORMS}; ICMP has -1/-1", "70000"),
     Case("ports the other way round", "port_range: 443", "port_range: 443-80", 10, f"{RULE}.port_range",
          "the first port is greater than the last", "80/443", "443-80"),
     Case("ports of a protocol without", "protocol: tcp", "protocol: gre", 10, f"{RULE}.port_range",

@@ -149,7 +149,7 @@ def test_a_problem_names_file_line_field_value_and_what_is_right() -> None:
     (problem,) = refused("guardrails:\n  - id: g\n    reason: r\n    never:\n      ports: 99999\n")
     assert str(problem) == (
         "error: 0.yaml:5: guardrails[0].never.ports: the port is out of range: '99999'"
-        " (443, 443/443, 8000-8100 or -1/-1, from 1 to 65535)"
+        " (443, 443/443, 8000-8100 or -1/-1, from 1 to 65535; ICMP has -1/-1)"
     )
 
 
