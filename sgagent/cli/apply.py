@@ -29,7 +29,7 @@ from sgagent.cli.lockout_guard import (
     modes_now,
     policy_in_modes,
     refuse_to_cut_own_session,
-    refuse_to_unbind,
+    refuse_to_lock_out,
     trial_seconds,
 )
 from sgagent.cli.main import option_adder
@@ -197,13 +197,14 @@ def _guard(
     policy = policy_in_modes(files, settings, modes_now(status))
     if policy is None:
         return  # the documents have errors: the agent refuses them, and says why
-    unbound, seconds = links_unbound(policy, status), trial_seconds(options)
+    seconds = trial_seconds(options)
     if seconds is None:
-        refuse_to_unbind(unbound)
-        refuse_to_cut_own_session(policy, NetlinkHost().facts(), WAYS_OUT)
+        refuse_to_lock_out(policy, status, WAYS_OUT)
     elif status.pending is None and status.pending_mode is None:  # else the agent refuses a second trial
         back = f"then going back to {status.snapshot_version or 'nothing, as before'}"
-        notes = [f"{link} is open until then: no network interface is it" for link in unbound]
+        notes = [
+            f"{link} is open until then: no network interface is it" for link in links_unbound(policy, status)
+        ]
         announce_trial(options, f"trying {name} for {time_left(seconds)}", back, policy, notes)
 
 

@@ -127,13 +127,13 @@ def run_rollback(options: argparse.Namespace) -> int:
     """Have the agent go back to earlier definitions, and print those in force then."""
     settings = load_settings(options)
     if not options.yes:
-        _refuse_to_lock_out(settings, options.number)
+        _guard_rollback(settings, options.number)
     answer = ask(settings, requests.RollbackCommand(number=options.number), requests.EnforcedAnswer)
     print_enforced(answer, as_json=options.json)
     return 0
 
 
-def _refuse_to_lock_out(settings: Settings, number: int | None) -> None:
+def _guard_rollback(settings: Settings, number: int | None) -> None:
     """Refuse to go back where that would lock out the user of the command, or open a link.
 
     The end of a trial is not guarded: it comes anyway.
@@ -157,8 +157,7 @@ def _refuse_to_lock_out(settings: Settings, number: int | None) -> None:
         raise UsageError(f"number {number} of the history can't be read: {error}") from error
     policy = lockout_guard.policy_in_modes(kept.documents, settings, lockout_guard.modes_now(status))
     if policy is not None:  # else the agent refuses the definitions, and says why
-        lockout_guard.refuse_to_unbind(lockout_guard.links_unbound(policy, status), "or say --yes")
-        lockout_guard.refuse_to_cut_own_session(policy, NetlinkHost().facts())
+        lockout_guard.refuse_to_lock_out(policy, status, "say --yes")
 
 
 def earlier_version(history: Iterable[requests.HistoryEntry], version: str | None) -> int | None:

@@ -33,7 +33,6 @@ from sgagent.ports import Delivery
 from sgagent.settings import Settings
 
 WAYS_OUT = "use --confirm-within 60s for a trial, or --yes"
-SAY_YES = "say --yes"
 
 
 def add_guard_arguments(parser: argparse.ArgumentParser, text: str) -> None:
@@ -67,7 +66,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = SAY_YES) -> None:
+def refuse_to_cut_own_session(policy: ResolvedPolicy, facts: HostFacts, ways_out: str = "say --yes") -> None:
     """Refuse a policy that would cut the session in which this command runs.
 
     Sessions are found through the environment variables that an SSH server sets, and through the sockets of
@@ -144,22 +143,24 @@ def links_unbound(policy: ResolvedPolicy, status: requests.StatusAnswer) -> tupl
     return tuple(name for name in names if policy.judge(name) is None)
 
 
-def refuse_to_unbind(names: Collection[str], ways_out: str = WAYS_OUT) -> None:
-    """Refuse a policy under which nothing filters links that are bound now.
+def refuse_to_lock_out(policy: ResolvedPolicy, status: requests.StatusAnswer, ways_out: str) -> None:
+    """Refuse a policy that would cut this command's session, or that leaves open links that are bound now.
 
     Args:
-        names: of the links.
+        policy: the policy to enforce.
+        status: of the agent.
         ways_out: options that override the refusal, for the message.
 
     Raises:
-        UsageError: there are such links.
+        UsageError: it would.
     """
-    if names:
+    if names := links_unbound(policy, status):
         raise UsageError(
             f"this would open {', '.join(sorted(names))}, which these documents do not bind any more"
-            " (has a MAC or an address changed?)\nnothing was changed: correct network_interfaces, "
-            + ways_out
+            " (has a MAC or an address changed?)\n"
+            f"nothing was changed: correct network_interfaces, or {ways_out}"
         )
+    refuse_to_cut_own_session(policy, NetlinkHost().facts(), ways_out)
 
 
 def announce_trial(

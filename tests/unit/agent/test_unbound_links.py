@@ -11,7 +11,7 @@ from sgagent.agent.posture import BOUND_STATES
 from sgagent.agent.reconciler import Reconciler
 from sgagent.agent.status import Status, status_after
 from sgagent.agent.step import Step, StepLog
-from sgagent.cli.lockout_guard import links_unbound, refuse_to_unbind
+from sgagent.cli.lockout_guard import links_unbound, refuse_to_lock_out
 from sgagent.core.errors import UsageError
 from sgagent.core.policy import ResolvedPolicy
 from sgagent.documents import DocumentFile
@@ -108,8 +108,8 @@ def test_apply_refuses_to_unbind_a_link() -> None:
     assert bound
     assert links_unbound(ResolvedPolicy(), STATUS) == bound
     with pytest.raises(UsageError, match=f"would open {bound[0]}"):
-        refuse_to_unbind(bound)
-    refuse_to_unbind(())
+        refuse_to_lock_out(ResolvedPolicy(), STATUS, "say --yes")
+    refuse_to_lock_out(ResolvedPolicy(), replace(STATUS, interfaces=()), "say --yes")
 
 
 def test_what_apply_unbinds_is_expected_no_more(machine: Machine) -> None:

@@ -47,7 +47,7 @@ def test_times_that_make_no_sense_are_wrong_use(text: str) -> None:
     (
         (("v2", "v1"), "v2", 1),
         (("v2", "v1"), "v1", 1),
-        (("v3", "v1"), "v1", 1),
+        (("v1", "v2", "v1"), "v1", 2),
         (("v1",), "v2", 1),
         (("v1",), "v1", None),
         (("v2", None, "v2", "v1"), "v2", 1),
