@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from sgagent.agent.control.hits import Hit, HitsAnswer, InterfaceHits
+from sgagent.agent.control.hits import HitsAnswer, InterfaceHits
 from sgagent.cli.lint import usages
 from sgagent.cli.main import main
 from sgagent.core.counter_keys import HitStep
 from sgagent.core.model import Direction, Mode, Policy
 from tests.corpus import EXAMPLES
+from tests.unit.cli.test_hits import RULE
 
 TRAP = EXAMPLES / "6t-the-trap" / "groups.d"
 WEB = EXAMPLES / "1-web" / "groups.d"
@@ -155,16 +156,9 @@ def test_severities_are_coloured_on_a_terminal(run: Run, monkeypatch: pytest.Mon
 
 def test_only_hits_of_the_rule_are_its_use() -> None:
     """What exceeded its limit is counted beside it; the page counts alike."""
-    hit = Hit(
-        step=HitStep.RULE,
-        verdict=Policy.ACCEPT,
-        packets=0,
-        bytes=0,
-        rule_id="sgr-1",
-        security_group_id="sg-1",
-        counted_since=1000.0,
-    )
-    over = replace(hit, step=HitStep.OVER_LIMIT, verdict=Policy.DROP, packets=7, last_hit_at=2000.0)
-    part = InterfaceHits(interface="eth0", direction=Direction.INGRESS, mode=Mode.ENFORCE, hits=(hit, over))
+    over = replace(RULE, step=HitStep.OVER_LIMIT, verdict=Policy.DROP, last_hit_at=95_000.0)
+    part = InterfaceHits(interface="eth0", direction=Direction.INGRESS, mode=Mode.ENFORCE, hits=(RULE, over))
     rules, _ = usages(HitsAnswer(snapshot_version="v1", interfaces=(part,)))
-    assert [(one.policy, usage.last_hit_at) for one, usage in rules.items()] == [(Policy.ACCEPT, None)]
+    assert [(one.policy, usage.last_hit_at) for one, usage in rules.items()] == [
+        (Policy.ACCEPT, RULE.last_hit_at)
+    ]
