@@ -230,13 +230,13 @@ class ControlServer(ConnectionServer[_Client]):
             return None
         is_trusted = may_change(peer, own_uid=own_uid)
         slots = self._slots[is_trusted]
-        if not slots.acquire(blocking=False) and not (is_trusted and self._takes_over(slots)):
+        if not slots.acquire(blocking=False) and not (is_trusted and self._take_over_slot(slots)):
             return None
         ends_at = time.monotonic() + min(self._first_byte_seconds, self._longest_seconds)
         return _Client(socket=accepted, ends_at=ends_at, peer=peer, slots=slots)
 
-    def _takes_over(self, slots: threading.BoundedSemaphore) -> bool:
-        """Take the slot of a client that has gone, and return whether there was one."""
+    def _take_over_slot(self, slots: threading.BoundedSemaphore) -> bool:
+        """Take over the slot of a client that has gone; return False where there is none."""
         with self._lock:
             for one in self._connections.values():
                 if one.slots is slots and one.has_slot and not _is_there(one.socket):
