@@ -176,7 +176,9 @@ def test_a_file_source_looks_for_the_signature_beside_the_documents(
             source.fetch()
         for serial in (1, 2):
             woken.clear()
-            signature.write_bytes(signed(serial=serial))
+            draft = tmp_path / "draft"
+            draft.write_bytes(signed(serial=serial))
+            draft.replace(signature)  # as the command signs: a file that is half written is a wrong signature
             assert woken.wait(WITHIN_SECONDS)
             delivery = source.fetch()
             assert delivery.signed is not None
