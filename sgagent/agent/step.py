@@ -265,7 +265,8 @@ class StepLog:
     def log(self, step: Step) -> None:
         """Log the differences from the step before."""
         before, self._before = self._before, step
-        if step.held_back is None or step.source_error or step.is_refused:
+        is_back = _has_new_definitions(step) and not _has_new_definitions(before)
+        if step.held_back is None or is_back:
             self.forget_hold()
         if before.source_error and not step.source_error:
             self._log.info("source_recovered")
@@ -399,6 +400,11 @@ def _unbound_since(step: Step, before: Step) -> tuple[str, ...]:
         if policy.judge(link.name) is None
         and (link.index in renamed or former.judge(link.name) in former.bound)
     )
+
+
+def _has_new_definitions(step: Step) -> bool:
+    """Return whether the source was reached and its newest delivery not refused."""
+    return step.source_error is None and not step.is_refused
 
 
 def _groupless(step: Step) -> tuple[str, ...]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.agent.daemon import FETCH_AGAIN_SECONDS
-from sgagent.agent.step import StepEnd
+from sgagent.agent.manual_override import HeldBack
+from sgagent.agent.state.directory import Trigger
+from sgagent.agent.step import Step, StepEnd, StepLog
+from tests.fakes.log import FakeLog
 from tests.unit.agent.machine import GOOD
 from tests.unit.agent.running import Running
 from tests.waiting import wait_until
@@ -73,3 +78,23 @@ def test_what_is_refused_is_refused_once(running: Running) -> None:
     running.while_it_runs(script)
     assert running.log.events().count("snapshot_refused") == 1
     assert running.log.events().count("ruleset_applied") == 2
+
+
+@pytest.mark.parametrize(
+    "outage",
+    (
+        Step(outcome=StepEnd.UNCHANGED, held_back="v2", source_error="away"),
+        Step(outcome=StepEnd.UNCHANGED, held_back="v2", is_refused=True),
+    ),
+)
+def test_a_version_that_is_held_back_is_logged_once(outage: Step) -> None:
+    """Not at each step of an outage; when that is over, once more."""
+    log, held = FakeLog(), HeldBack(version="v1", origin=Trigger.APPLY, since=1.0, held_back="v2")
+    step_log = StepLog(log)
+    counts = []
+    reached = replace(outage, source_error=None, is_refused=False)
+    for step in (reached, outage, outage, outage, reached, reached):
+        step_log.log(step)
+        step_log.log_hold(held)
+        counts.append(log.events().count("source_held_back"))
+    assert counts == [1, 1, 1, 1, 2, 2]
