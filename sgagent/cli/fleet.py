@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import threading
 import time
@@ -53,9 +54,11 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "status" and options.revision is not None:
         raise UsageError("fleet status takes no revision")
     layout = KeyLayout(source.prefix)
-    with translated_etcd_errors(), closing(Client(source, limits=settings.limits)) as client:
+    deadline = time.monotonic() + seconds if options.action == "wait" else math.inf
+    client = Client(source, limits=settings.limits, deadline=deadline)
+    with translated_etcd_errors(), closing(client):
         if options.action == "wait":
-            return _wait(client, layout, options, seconds)
+            return _wait(client, layout, options, deadline)
         fleet = _look(client, layout)
     if options.json:
         print(format_json(_as_json(fleet), indent=2))
@@ -139,11 +142,10 @@ def _as_json(fleet: _Fleet) -> dict[str, object]:
     }
 
 
-def _wait(client: Client, layout: KeyLayout, options: argparse.Namespace, seconds: float) -> int:
+def _wait(client: Client, layout: KeyLayout, options: argparse.Namespace, deadline: float) -> int:
     """Wait until every host that reports enforces a publication, or a later one."""
-    deadline = time.monotonic() + seconds
     while True:
-        fleet = _look(client, layout, min(PATIENCE_SECONDS, deadline - time.monotonic()))
+        fleet = _look(client, layout, deadline - time.monotonic())
         wanted = options.revision or fleet.newest
         behind = [one for one in fleet.hosts if one.report is None or one.report.revision < wanted]
         is_done = not behind and len(fleet.hosts) >= options.hosts and wanted > 0

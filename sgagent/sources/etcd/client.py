@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import socket
 import ssl
@@ -40,6 +41,9 @@ _TIMEOUTS_AT_ONCE = 4
 _PAUSE_SECONDS = 0.2
 """Between tries during a leader election."""
 
+_LEAST_SECONDS = 1.0
+"""Timeout of a request when the deadline of all is near, or over."""
+
 _LONGEST_PASSWORD = 1024
 _SERVICE = "/etcdserverpb."
 _RENEWAL = "Lease/LeaseKeepAlive"
@@ -53,7 +57,12 @@ class Client:
     """Client with a connection to one endpoint of a cluster; for one thread, except :meth:`endpoints`."""
 
     def __init__(
-        self, settings: EtcdSourceSettings, memory: Path | None = None, limits: Limits | None = None
+        self,
+        settings: EtcdSourceSettings,
+        memory: Path | None = None,
+        limits: Limits | None = None,
+        *,
+        deadline: float = math.inf,
     ) -> None:
         """Store the settings without connecting.
 
@@ -63,8 +72,10 @@ class Client:
             settings: the endpoints and connection parameters.
             memory: the directory with their cached addresses; None for no cache file.
             limits: the limits of documents, and so of keys; None for the defaults.
+            deadline: when the last request is to end, by the monotonic clock; one near it has a second.
         """
         self.limits = limits or Limits()
+        self._deadline = deadline
         self._settings = settings
         access = []
         for endpoint in settings.endpoints:
@@ -94,6 +105,11 @@ class Client:
         """Return the number of received bytes, over all connections; safe in any thread."""
         channel = self._channel
         return self._bytes_before + (0 if channel is None else channel.bytes_received)
+
+    @property
+    def _timeout_seconds(self) -> float:
+        remaining = self._deadline - time.monotonic()
+        return min(self._settings.timeout_seconds, max(_LEAST_SECONDS, remaining))
 
     def persistently(self, ask: Callable[[], Answer], seconds: float) -> Answer:
         """Retry an idempotent request, also at other endpoints, until it succeeds or the timeout ends.
@@ -283,7 +299,7 @@ class Client:
     ) -> Iterator[Answer]:
         """Yield the answers to pipelined requests, within the server's limit of concurrent calls."""
         path, metadata, calls = f"{_SERVICE}{method}", self._metadata, deque[grpc.GrpcMessages]()
-        seconds = self._settings.timeout_seconds
+        seconds = self._timeout_seconds
         allowance = grpc.AnswerDeadline(seconds, _TIMEOUTS_AT_ONCE * seconds)
         try:
             with errors_at(self._place):
@@ -320,7 +336,7 @@ class Client:
 
     def _entered(self, access: EndpointAccess) -> Channel:
         """Connect to an endpoint, and authenticate the configured user."""
-        channel = access.connect()
+        channel = access.connect(self._timeout_seconds)
         if self._settings.user is not None:
             try:
                 self._metadata = self._authenticated(channel)
@@ -337,7 +353,7 @@ class Client:
         """
         password = read_password(self._settings)
         request = messages.authenticate_request(self._settings.user or "", password)
-        seconds = self._settings.timeout_seconds
+        seconds = self._timeout_seconds
         answer = channel.call(f"{_SERVICE}Auth/Authenticate", request, metadata={}, seconds=seconds)
         return {"token": messages.read_token(answer)}
 
@@ -354,14 +370,14 @@ class EndpointAccess:
     largest_message: int
     """Size limit of a received message, in bytes."""
 
-    def connect(self) -> Channel:
-        """Return a channel to the endpoint.
+    def connect(self, seconds: float) -> Channel:
+        """Return a channel to the endpoint, connected within so many seconds.
 
         Raises:
             ConnectionLostError: the endpoint can't be reached, is not trusted, or does not speak HTTP/2.
         """
         try:
-            deadline = servers.ConnectionDeadline(self.settings.timeout_seconds)
+            deadline = servers.ConnectionDeadline(seconds)
             plain = servers.connect_to_first(self.cache.find(), self.endpoint.port, deadline)
         except OSError as error:
             raise grpc.ConnectionLostError(_reason(error)) from error

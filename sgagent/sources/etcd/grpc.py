@@ -220,10 +220,10 @@ class AnswerDeadline:
             self._moved_at, self._received = now, received
         end_of_this = self._moved_at + self.each_seconds
         if now >= end_of_this:
-            raise TooSlowError(f"no answer within {self.each_seconds:g} seconds")
+            raise TooSlowError(f"no answer within {self.each_seconds:.2g} seconds")
         end_of_all = self._begun_at + self.all_seconds - self.waited_seconds
         if now >= end_of_all:
-            raise TooSlowError(f"not all answers within {self.all_seconds:g} seconds")
+            raise TooSlowError(f"not all answers within {self.all_seconds:.3g} seconds")
         return min(end_of_this, end_of_all)
 
     def end(self, now: float) -> None:
