@@ -199,17 +199,17 @@ def parse_instant(node: Node) -> datetime:
     text = scalars.parse_text(node, "an instant", _INSTANT_FORM)
     match = _INSTANT.fullmatch(text)
     if match is None:
-        has_no_offset = _INSTANT.fullmatch(f"{text}Z") is not None
-        message = "an instant without an offset" if has_no_offset else "not an instant"
+        message = "an instant without an offset" if _INSTANT.fullmatch(f"{text}Z") else "not an instant"
         raise scalars.invalid("bad_instant", message, _INSTANT_FORM)
     date, minute, second, fraction, offset = match.groups()
     second = "59" if second == "60" else second
     microseconds = f"{(fraction or '.')[1:7]:0<6}"
     offset = "+00:00" if offset in "Zz" else offset
     try:
-        instant = datetime.fromisoformat(f"{date}T{minute}:{second}.{microseconds}{offset}")
-        return instant.astimezone(UTC)
-    except (ValueError, OverflowError):
+        return datetime.fromisoformat(f"{date}T{minute}:{second}.{microseconds}{offset}").astimezone(UTC)
+    except OverflowError:
+        raise scalars.invalid("bad_instant", "outside the years 1 to 9999 in UTC", _INSTANT_FORM) from None
+    except ValueError:
         raise scalars.invalid("bad_instant", "a day that no calendar has", _INSTANT_FORM) from None
 
 
