@@ -452,6 +452,17 @@ FLOW_TABLE = both(
 
 BR_NETFILTER = both(modules("br_netfilter"), call_ip_hooks)
 
+TRACKED_FRAMES = both(
+    modules("nf_conntrack_bridge"),
+    ip("link add br1 type bridge"),
+    ruleset(
+        """
+        table bridge guests {
+            chain between { type filter hook forward priority 0; ct state established,related accept; }
+        }"""
+    ),
+)
+
 TO_NETWORK = "src 192.0.2.0/24 dst 198.51.100.0/24 dir out"
 
 PLANTED_WITH_MODULES = (
@@ -545,6 +556,11 @@ PLANTED_WITH_MODULES = (
         ("br0.5",),
     ),
     _one("a flow table", FLOW_TABLE, "flow_table"),
+    Neighbour(
+        "frames that conntrack follows",
+        TRACKED_FRAMES,
+        frozenset({("conntrack_bridge", None, "bridge guests", "between")}),
+    ),
     Neighbour("IPVS by NAT", ipvs, frozenset({("invalid_by_design", "eth0", None, None)})),
 )
 """Those that need modules; Debian's kernel has them."""
@@ -1029,6 +1045,7 @@ CLEAN_WITH_MODULES = (
         "a bridge of guests with br_netfilter",
         both(BR_NETFILTER, ip("link add br1 type bridge", "link set br1 up", "link set eth1 master br1")),
     ),
+    CleanHost("frames that conntrack and the hooks of IP follow", both(TRACKED_FRAMES, BR_NETFILTER)),
     CleanHost("IPVS that conntrack follows", both(ipvs, sysctl(net__ipv4__vs__conntrack=1))),
     CleanHost(
         "a flow table of other links",

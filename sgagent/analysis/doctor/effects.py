@@ -84,6 +84,9 @@ class RuleEffect:
     timeout: bool = False
     """Whether it gives sessions another timeout."""
 
+    tracks: bool = False
+    """Whether it reads or writes what conntrack knows: it follows all packets of the rule's family then."""
+
     rewrites: frozenset[End] = frozenset()
     """The ends of packets that it writes, without conntrack."""
 
@@ -158,6 +161,7 @@ class _Run:
             sends_elsewhere="sends_elsewhere" in named,
             tproxy="tproxy" in named,
             timeout="timeout" in named,
+            tracks="tracks" in named,
             rewrites=frozenset(self.rewrites),
             flow_table=self.flow_table,
             verdict=self.verdict,
@@ -169,6 +173,8 @@ class _Run:
         """Take one expression."""
         match expression:
             case Load(register, source):
+                if _is_of_session(source):
+                    self.statements.add("tracks")
                 self._put(register, SESSION_BITS if source == _SESSION_MARK else ANY_BITS, source)
             case Bitwise(source=source, register=register, mask=mask):
                 value = self._bits(source).masked(number(mask), number(expression.flip))
@@ -247,6 +253,8 @@ class _Run:
             place += one.octets
 
     def _store(self, target: ValueSource, value: MarkBits) -> None:
+        if _is_of_session(target):
+            self.statements.add("tracks")
         match target:
             case Key("ct", 3):
                 self._write(value.changed, value.ones | value.at_times)
@@ -321,6 +329,10 @@ class _Run:
             self._write(mask | of_packet, 0)
         elif mode == _RESTORE_MARK:
             self.reads |= mask
+
+
+def _is_of_session(source: ValueSource) -> bool:
+    return isinstance(source, Key) and source.kind == "ct"
 
 
 _LONGEST_KEY = 64

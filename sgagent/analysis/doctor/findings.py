@@ -17,6 +17,7 @@ class DoctorCode(enum.Enum):
     MARK_WRITER = "mark_writer"
     FLOW_TABLE = "flow_table"
     CONNTRACK_ZONE = "conntrack_zone"
+    CONNTRACK_BRIDGE = "conntrack_bridge"
     NOTRACK = "notrack"
     SESSION_TIMEOUT = "session_timeout"
     PACKET_WRITER = "packet_writer"

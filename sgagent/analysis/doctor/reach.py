@@ -225,6 +225,13 @@ class _Programs:
             yield from (chain.name for chain in self.table.chains if chain.hook is None)
 
 
+def tracking_rules(table: KernelTable) -> Iterator[tuple[str, KernelRule]]:
+    """Yield the rules for whose sake conntrack follows the packets of a table's family, with their chains."""
+    programs = _Programs(table)
+    for chain in table.chains:
+        yield from ((chain.name, rule) for rule, effect in programs.effects(chain.name) if effect.tracks)
+
+
 def is_among(name: str, devices: Sequence[str]) -> bool:
     """Return whether a link is one of those that devices of a hook name, or begin like."""
     return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in devices)

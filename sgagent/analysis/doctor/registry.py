@@ -9,7 +9,7 @@ from sgagent.analysis.doctor.drop_checks import find_drops
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorFinding, order
 from sgagent.analysis.doctor.reach import ReachedRules
-from sgagent.analysis.doctor.rule_checks import RULE_CHECKS, find_flow_tables
+from sgagent.analysis.doctor.rule_checks import RULE_CHECKS, find_flow_tables, find_tracked_frames
 
 CHECKS: tuple[Callable[[HostEvidence], Iterator[DoctorFinding]], ...] = (
     link_checks.find_topology,
@@ -40,5 +40,6 @@ def diagnose(evidence: HostEvidence) -> tuple[DoctorFinding, ...]:
         found.update(check.run(rules, evidence))
     found.update(link_checks.find_way_back_rules(evidence, rules))
     found.update(find_flow_tables(evidence, rules))
+    found.update(find_tracked_frames(evidence))
     found.update(find_drops(evidence, tuple(reached.base_chains()), rules))
     return tuple(sorted(found, key=order))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from sgagent.analysis.doctor.effects import End
 from sgagent.analysis.doctor.facts import HostEvidence
 from sgagent.analysis.doctor.findings import DoctorCode, DoctorFinding, DoctorSeverity
-from sgagent.analysis.doctor.reach import ReachedRule, is_among
+from sgagent.analysis.doctor.reach import ReachedRule, is_among, tracking_rules
+from sgagent.core.model import Family
 
 MOST_OF_A_CHAIN = 5
 """Rules of a chain that are findings of their own; the last of them counts the others."""
@@ -219,3 +220,31 @@ def find_flow_tables(evidence: HostEvidence, rules: Sequence[ReachedRule]) -> It
             remedy=f"take {', '.join(links)} out of the flow table, or offload only sessions that no policy"
             " may revoke",
         )
+
+
+def find_tracked_frames(evidence: HostEvidence) -> Iterator[DoctorFinding]:
+    """Yield a finding for each table of family bridge that has conntrack follow frames between ports.
+
+    The kernel does so for a rule of a dormant table, too. With br_netfilter on for both families, frames pass
+    the hooks of IP, where it is noted who opens what.
+    """
+    bridges = sorted(link.name for link in evidence.host.links if link.kind == "bridge")
+    is_noted = set(evidence.host.bridge_hooks.families) == set(Family)
+    if not bridges or is_noted or not evidence.bound_names:
+        return
+    for table in evidence.tables:
+        first = next(tracking_rules(table), None) if table.family == "bridge" else None
+        if first is not None:
+            chain, rule = first
+            yield DoctorFinding(
+                code=DoctorCode.CONNTRACK_BRIDGE,
+                severity=DoctorSeverity.HIGH,
+                table=str(table),
+                chain=chain,
+                evidence=f"rule with handle {rule.handle} has conntrack follow frames between ports of"
+                f" {', '.join(bridges)}",
+                effect="what a frame opens there passes no hook of IP, so that the groups take its sender for"
+                " who opened it (§6.4): a guest that sends as this host lets in whom it sends to",
+                remedy="in that table drop frames of guests with addresses that are not theirs, of both"
+                " families, or do without 'ct'",
+            )

@@ -9,7 +9,7 @@ import pytest
 from sgagent.analysis.doctor.facts import DefaultRoute, HostEvidence, KernelSettings, Routing
 from sgagent.analysis.doctor.policy_fact import BoundLink, PolicyFact
 from sgagent.analysis.doctor.registry import diagnose
-from sgagent.core.binding import HostFacts, Link
+from sgagent.core.binding import BridgeHooks, HostFacts, Link
 from sgagent.core.model import CidrBlock, Family
 from sgagent.nft.kernel_table import read_tables
 from tests import bytecode as b
@@ -33,6 +33,7 @@ DROP, ACCEPT, JUMP = (b.verdict_data(*one) for one in ((b.DROP,), (b.ACCEPT,), (
 OTHER = [("other_table_drops", "low")]
 ALL = [("other_table_drops", "medium")]
 INPUT, OUTPUT, FORWARD, POSTROUTING = 1, 3, 2, 4
+BRIDGE = 7
 
 
 def found(dump: b.Dump, evidence: HostEvidence = HOST) -> list[tuple[str, str]]:
@@ -327,3 +328,18 @@ def test_a_mark_of_a_map_weighs_as_its_values(mark: int, severity: str) -> None:
         )
     chosen = b.expression("lookup", b.name(1, "m"), b.number(2, 1), b.number(3, 1))
     assert found(dump.rule("a", PORT, chosen, b.set_mark())) == [("mark_writer", severity)]
+
+
+def test_frames_that_conntrack_follows_are_named_where_no_hook_of_ip_sees_them() -> None:
+    """Their sender counts as who opened a session (§6.4); a dormant table has them followed as well."""
+    bridge, hooks = Link(name="br0", index=4, kind="bridge"), BridgeHooks(families=tuple(Family))
+    guests = replace(HOST, host=replace(HOST.host, links=(*HOST.host.links, bridge)))
+    judged = replace(guests, host=replace(guests.host, bridge_hooks=hooks))
+    tracking = at(FORWARD, 0, BRIDGE).rule("c", STATE)
+    assert found(tracking, guests) == [("conntrack_bridge", "high")]
+    assert found(at(FORWARD, 0, BRIDGE).rule("c", b.set_mark()), guests) == found(tracking, guests)
+    assert found(tracking, HOST) == found(tracking, judged) == []
+    assert found(at(FORWARD, 0, BRIDGE).rule("a", PORT), guests) == found(at().rule("a", STATE), guests) == []
+    (dormant,) = read_tables(tracking.content)
+    dormant.is_dormant = True
+    assert len(diagnose(replace(guests, tables=(dormant,)))) == 1
