@@ -103,6 +103,20 @@ def test_a_port_of_a_bridge_is_an_error_and_the_bridge_judged(agent: Service, be
     assert not enters(bench, "eth1")
 
 
+def test_an_alternative_name_is_refused_and_reported(agent: Service, bench: Lab) -> None:
+    """Rules match a link's own name: nobody says that a link is bound by another, which ``ip`` shows."""
+    bench.host.ip("link property add dev eth1 altname enp0s9")
+    agent.configure(BY_HAND.format(name="enp0s9"))
+    agent.define(definitions(WEB, mac_address=NO_MAC))
+    checked = agent.command("check")
+    assert (checked.status, "an alternative name of the link eth1" in checked.output) == (2, True)
+    agent.start()
+    assert [one["code"] for one in agent.events("problem_found")][:1] == ["alternative_name"]
+    bench.host.ip("link property del dev eth1 altname enp0s9", "link set eth1 name enp0s9")
+    wait_for(lambda: "errors " not in agent.command("status").output, "no error", IDENTIFIED_SECONDS)
+    assert agent.metric("sgagent_interface_info", interface="enp0s9", state="bound") == 1
+
+
 @pytest.mark.parametrize("kind", ("bridge", "bond mode active-backup"), ids=("bridge", "bond"))
 def test_a_bound_link_that_becomes_a_port_is_named(agent: Service, bench: Lab, kind: str) -> None:
     """Nobody says that it is enforced, until it is no port any more: then its first packet is judged."""

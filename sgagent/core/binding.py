@@ -37,6 +37,9 @@ class Link:
     """As :func:`link_name` returns it."""
 
     index: int
+    other_names: tuple[str, ...] = ()
+    """Its alternative names (``altname``), sorted: the hooks never see one."""
+
     mac_address: str | None = None
     """Lower case with colons; None for links without one."""
 
@@ -171,8 +174,8 @@ MASTERS_OF_OWN_PORTS = frozenset({"vrf"})
 """Kinds of master whose ports are links of their own: what comes in by one shows as the port (§9.5)."""
 
 PORT_OF_MASTER, UNMATCHED_NAME = "port_of_master", "unmatched_name"
-VRF_BOUND, OTHER_NAME = "vrf_bound", "other_name"
-PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, UNMATCHED_NAME, VRF_BOUND, OTHER_NAME})
+VRF_BOUND, OTHER_NAME, ALTERNATIVE_NAME = "vrf_bound", "other_name", "alternative_name"
+PROBLEMS_OF_HOST = frozenset({PORT_OF_MASTER, UNMATCHED_NAME, VRF_BOUND, OTHER_NAME, ALTERNATIVE_NAME})
 """The codes of problems of a link. They are about the host and not about the definitions: the commands refuse
 such a binding, and the agent reports it and enforces all the others."""
 
@@ -411,7 +414,9 @@ class _Search:
 
     def _keep(self, binding: Binding, link: Link | None) -> None:
         self.bindings[binding.interface] = binding
-        if link is not None and is_hidden(link):
+        if link is None:
+            self._report_other_name(binding)
+        elif is_hidden(link):
             self._report_port(link, binding.origin)
 
     def _refuse_several(self, interface: NetworkInterface, links: list[str]) -> None:
@@ -424,6 +429,14 @@ class _Search:
         message = f"the link {link.name} is a port of {master}, which its packets show as (§9.4)"
         remedy = f"bind {link.master}, or take {link.name} out of it"
         self._refuse(origin, "port_of_master", None, message, remedy)
+
+    def _report_other_name(self, binding: Binding) -> None:
+        """Report a binding to an alternative name: its rules would judge nothing, and the link be open."""
+        name = binding.interface
+        meant = next((link.name for link in self.links.values() if name in link.other_names), None)
+        if meant is not None:
+            message = f"{name} is an alternative name of the link {meant}, and rules match its own name only"
+            self._refuse(binding.origin, ALTERNATIVE_NAME, None, message, f"bind {meant}")
 
     def _refuse(self, origin: Origin, code: str, value: str | None, message: str, remedy: str) -> None:
         self.problems.append(Problem.error(origin, code, value, message, remedy))

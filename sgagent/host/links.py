@@ -308,6 +308,7 @@ def _link(message: _Message, addresses: Iterable[CidrBlock], listed: Mapping[int
     link = Link(
         name=_name(message),
         index=message["index"],
+        other_names=tuple(sorted(_other_names(message))),
         mac_address=octets.hex(":") if len(octets) == _MAC_OCTETS and any(octets) else None,
         addresses=tuple(sorted(addresses, key=lambda one: (one.family.bits, one.first))),
         is_loopback=is_loopback,
@@ -327,6 +328,13 @@ def _link(message: _Message, addresses: Iterable[CidrBlock], listed: Mapping[int
 
 def _name(message: _Message) -> str:
     return link_name(_octets(message, "IFLA_IFNAME").rstrip(b"\0"))
+
+
+def _other_names(message: _Message) -> Iterator[str]:
+    """Yield the alternative names of a link."""
+    properties = message.get_attr("IFLA_PROP_LIST")
+    for octets in _values(properties, "IFLA_ALT_IFNAME") if properties else ():
+        yield link_name(octets.rstrip(b"\0"))
 
 
 def _kind(message: _Message, name: str) -> str | None:
@@ -371,11 +379,15 @@ def _octets(message: _Message, name: str) -> bytes:
 
     Its decoder takes the first 6 of InfiniBand's 20 octets for a MAC, and logs a traceback for a tunnel's 4.
     """
+    return next(_values(message, name), b"")
+
+
+def _values(message: _Message, name: str) -> Iterator[bytes]:
+    """Yield the values of all attributes of a name, before pyroute2 decodes them."""
     for slot in message["attrs"]:
         if slot.name == name:
             _, attribute = slot.cell
-            return bytes(attribute.data[attribute.offset + 4 : attribute.offset + attribute.length])
-    return b""
+            yield bytes(attribute.data[attribute.offset + 4 : attribute.offset + attribute.length])
 
 
 def _addresses(message: _Message) -> Iterator[CidrBlock]:

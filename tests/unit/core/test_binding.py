@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgagent.core.binding import Bindings, HandBinding, HostFacts, Link, bind
@@ -106,6 +108,13 @@ class TestByMac:
         assert pairs(found) == [("eth0", "eni-1")]
         assert codes(found) == ["port_of_master"]
         assert "m0" in found.problems[0].remedy
+
+    def test_an_alternative_name(self) -> None:
+        """Rules would match no packet: an error names the link, which is open (§2.3)."""
+        hand = HandBinding(interface="ens3", security_group_ids=("sg-1",))
+        found = bound([], [replace(link("eth0"), other_names=("enp0s3", "ens3"))], hand)
+        assert (codes(found), found.problems[0].remedy) == (["alternative_name"], "bind eth0")
+        assert codes(bound([], [link("ens3"), replace(link("eth0"), other_names=("enp0s3",))], hand)) == []
 
     @pytest.mark.parametrize("name", ("@a", "a*", 'a"b', "a\x1b"))
     def test_a_name_that_rules_can_not_speak_of(self, name: str) -> None:

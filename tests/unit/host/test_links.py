@@ -20,6 +20,7 @@ from sgagent.netlink import NESTED, attribute
 
 ADDRESS, IFNAME, MASTER, LINKINFO, PARENT_DEVICE = 1, 3, 10, 18, 56
 KIND, PORT_KIND = 1, 4
+PROPERTIES, OTHER_NAME = 52, 53
 PLAIN, LOCAL = 1, 2
 NEW_LINK, NEW_ADDRESS = 16, 20
 INTERRUPTED = 0x10
@@ -48,6 +49,14 @@ def link(
     octets = text(name) if isinstance(name, str) else name + b"\0"
     payload = header + attribute(IFNAME, octets) + others + attribute(LINKINFO | NESTED, nested)
     return message(NEW_LINK, payload)
+
+
+def test_alternative_names_are_read() -> None:
+    """A link has any number of them, also longer than a name."""
+    names = b"".join(attribute(OTHER_NAME, text(word)) for word in ("ens3", "a-name-of-more-than-15-octets"))
+    header = struct.pack("=BxHiII", 0, 1, 2, 0, 0)
+    payload = header + attribute(IFNAME, text("eth0")) + attribute(PROPERTIES | NESTED, names)
+    assert only_link(message(NEW_LINK, payload)).other_names == ("a-name-of-more-than-15-octets", "ens3")
 
 
 def address(index: int, plain: str, local: str | None = None, family: int | None = None) -> Any:  # noqa: ANN401 - as above
