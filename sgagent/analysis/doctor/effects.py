@@ -316,6 +316,8 @@ class _Run:
                 self.verdict = nft.Accept()
             case "TEE":
                 self.statements.add("sends_elsewhere")
+            case "SNPT" | "DNPT":
+                self.rewrites.add(End.SOURCE if target.name == "SNPT" else End.DESTINATION)
             case _:
                 pass
 

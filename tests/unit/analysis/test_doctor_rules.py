@@ -308,12 +308,14 @@ def test_a_policy_of_frames_is_about_ports_leading_out(port: bytes, expected: li
         ((b.expression("tproxy"),), [("diverter", "medium")]),
         ((*UDP, b.expression("target", b.name(1, "TPROXY"))), [("diverter", "medium")]),
         ((b.meta(3), b.compare(word(1)), b.expression("tproxy")), []),
+        ((b.expression("target", b.name(1, "DNPT")),), [("packet_writer", "medium")]),
+        ((b.expression("target", b.name(1, "SNPT")),), [("packet_writer", "high")]),
         ((b.expression("dup"),), [("diverter", "low")]),
         ((b.expression("objref", b.number(1, 7), b.name(2, "t")),), [("session_timeout", "low")]),
     ),
 )
 def test_what_takes_or_copies_is_named(rule: tuple[bytes, ...], expected: list[tuple[str, str]]) -> None:
-    """TPROXY, unless a mark picks its packets; copies; timeouts of sessions."""
+    """TPROXY, unless a mark picks its packets; addresses of another prefix; copies; timeouts of sessions."""
     assert found(at(priority=-160).rule("a", *rule)) == expected
 
 
