@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from sgagent.analysis.doctor.facts import DefaultRoute, EarlyProgram, HookKind, RefusingRoute, Routing
 from sgagent.core.binding import link_name
 from sgagent.core.model import CidrBlock, Family
-from sgagent.netlink import NETLINK_ROUTE, NetlinkSocket, attributes
+from sgagent.netlink import NETLINK_ROUTE, Message, NetlinkSocket, attributes
 
 _GET_LINK, _GET_ROUTE, _GET_RULE, _GET_QDISC, _GET_FILTER = 18, 26, 34, 38, 46
 _LINK = struct.Struct("=BxHiII")
@@ -221,8 +221,7 @@ _LINK_LOCAL = {Family.IPV4: b"\xa9\xfe", Family.IPV6: b"\xfe\x80"}
 
 
 def _routes(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) -> Iterator[_Route]:
-    request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
-    for message in netlink.dump(_GET_ROUTE, request):
+    for message in dump_family(netlink, _GET_ROUTE, family):
         _, length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(message.payload)
         about = attributes(message.payload[_ROUTE.size :])
         if kind not in {_UNICAST, *_REFUSING} or _number(about.get(_TABLE), table) != _MAIN_TABLE:
@@ -239,6 +238,19 @@ def _routes(netlink: NetlinkSocket, family: Family, names: Mapping[int, str]) ->
         )
 
 
+def dump_family(netlink: NetlinkSocket, kind: int, family: Family) -> Iterator[Message]:
+    """Yield routes or rules of a family; none where the kernel does without it (``ipv6.disable=1``).
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    try:
+        yield from netlink.dump(kind, _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0))
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+
+
 def _next_hops(about: _Attributes) -> Iterator[tuple[int, _Attributes]]:
     """Yield the ways of a route with several: the index of the link, and attributes."""
     value, place = about.get(_MULTIPATH, memoryview(b"")), 0
@@ -252,8 +264,7 @@ def _next_hops(about: _Attributes) -> Iterator[tuple[int, _Attributes]]:
 
 def _rules(netlink: NetlinkSocket, family: Family) -> Iterator[_Rule]:
     """Yield the rules that the kernel did not make itself: what each does, and its attributes."""
-    request = _ROUTE.pack(_FAMILY_NUMBERS[family], 0, 0, 0, 0, 0, 0, 0, 0)
-    for message in netlink.dump(_GET_RULE, request):
+    for message in dump_family(netlink, _GET_RULE, family):
         about = attributes(message.payload[_ROUTE.size :])
         protocol = about.get(_RULE_PROTOCOL)
         if protocol is not None and protocol[0] != _PROTOCOL_KERNEL:
