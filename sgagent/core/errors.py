@@ -181,6 +181,11 @@ def shown(value: str) -> str:
     return repr(cut)
 
 
+def reason_at(place: str, reason: str) -> str:
+    """Return the reason of a fault without the path that the place, like ``file groups.d``, has already."""
+    return reason.removeprefix(f"{place.partition(' ')[2]}: ")
+
+
 def printable(text: str) -> str:
     """Return the text with control characters escaped, so that no document can drive a terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

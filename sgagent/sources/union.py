@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sgagent.core.endpoints import Endpoint
-from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError
+from sgagent.core.errors import DocumentError, Origin, Problem, SourceUnavailableError, reason_at
 from sgagent.documents import DocumentFile
 from sgagent.ports import SOURCE_AWAY, DeliveredPart, Delivery, Source, Wake
 from sgagent.sources.verified_parse import VerifiedParser
@@ -50,7 +50,7 @@ class UnionSource:
             DocumentError: all together have errors, or the documents of a source that has not delivered yet.
             SourceUnavailableError: a source can't be reached that has not delivered yet.
         """
-        away: dict[str, SourceUnavailableError] = {}
+        away: dict[str, str] = {}
         refused: list[Problem] = []
         for place, source in self._sources:
             try:
@@ -59,7 +59,7 @@ class UnionSource:
                 if place not in self._parts:
                     raise
                 self._states[place] = replace(self._states[place], fault=str(error))
-                away[place] = error
+                away[place] = reason_at(place, str(error))
             except DocumentError as error:
                 if place not in self._parts:
                     raise
@@ -68,10 +68,10 @@ class UnionSource:
         documents = tuple(self._documents())
         place = ", ".join(place for place, _ in self._sources)
         own = (warning for place, _ in self._sources for warning in self._parts[place].warnings)
-        absences = (_away(place, error) for place, error in away.items())
+        absences = (_away(place, reason) for place, reason in away.items())
         whole = self._parser.take(documents, None, place, warnings=(*own, *absences))
         states = tuple(self._states[place] for place, _ in self._sources)
-        reasons = "; ".join(f"{place}: {error}" for place, error in away.items())
+        reasons = "; ".join(f"{place}: {reason}" for place, reason in away.items())
         newest = replace(whole, parts=states, refused=tuple(refused), away=reasons or None)
         is_same = self._newest is not None and whole is self._whole and states == self._newest.parts
         if self._newest is None or not is_same or newest.refused != self._newest.refused:
@@ -115,6 +115,6 @@ class UnionSource:
             yield
 
 
-def _away(place: str, error: SourceUnavailableError) -> Problem:
-    message = f"the source can't be reached; what it delivered last stays in force: {error}"
+def _away(place: str, reason: str) -> Problem:
+    message = f"the source can't be reached; what it delivered last stays in force: {reason}"
     return Problem.warning(Origin(file=place), SOURCE_AWAY, None, message, "see that it can be reached")

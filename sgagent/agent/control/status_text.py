@@ -10,7 +10,7 @@ from sgagent.agent.names.name_table import NameState, NameStatus
 from sgagent.agent.posture import Posture
 from sgagent.agent.state.directory import Trigger
 from sgagent.analysis.doctor.findings import DoctorCode
-from sgagent.core.errors import count
+from sgagent.core.errors import count, reason_at
 from sgagent.ports import DeliveredPart
 
 _MEANINGS = {
@@ -239,14 +239,14 @@ def _source(answer: StatusAnswer, now: float) -> Iterator[tuple[str, str]]:
     else:
         reached = answer.source_reached_at
         last = "never reached" if reached is None else f"reached last {moment(reached, now)}"
-        how = f"down: {answer.source_error or 'no reason is known'} ({last})"
+        how = f"down: {reason_at(answer.source, answer.source_error or 'no reason is known')} ({last})"
     if len(answer.sources) < _SEVERAL:
         signed = "".join(map(_signature, answer.sources))
         yield "source", f"{answer.source}, {how}{signed}"
         return
     yield "sources", how
     for one in answer.sources:
-        state = "up" if one.fault is None else f"its older part stays: {one.fault}"
+        state = "up" if one.fault is None else f"its older part stays: {reason_at(one.place, one.fault)}"
         since = "" if one.delivered_at is None else f", delivered {moment(one.delivered_at, now)}"
         yield "", f"{one.place}, {state}{since}{_signature(one)}"
 

@@ -259,6 +259,18 @@ def test_rules_that_end_are_listed() -> None:
     assert "… and 10 more" in text
 
 
+@pytest.mark.parametrize("place", ("file /etc/groups.d", "file /srv/my groups.d"))
+def test_the_path_of_a_file_source_that_is_away_stands_once(place: str) -> None:
+    """The error has it too, for the log."""
+    path = place.removeprefix("file ")
+    error = f"{path}: no such file or directory"
+    text = shown(replace(WELL, source=place, is_source_up=False, source_error=error))
+    assert f"{place}, down: no such file or directory (reached last" in text
+    gone = DeliveredPart(place=place, delivered_at=NOW, fault=error)
+    text = shown(replace(WELL, sources=(gone, DeliveredPart(place="etcd b", delivered_at=NOW))))
+    assert f"{place}, its older part stays: no such file or directory, delivered" in text
+
+
 def test_each_source_has_a_line() -> None:
     """Whether it is up, when it delivered last, and the serial of its signature."""
     signed = Signed(serial=9, digest="d", key_id="k1", expires_at=None)

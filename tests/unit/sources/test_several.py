@@ -13,6 +13,7 @@ from sgagent.ports import DeliveredPart
 from sgagent.settings import parse_settings
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
+from sgagent.sources.files.source import FileSource
 from sgagent.sources.union import UnionSource
 from sgagent.sources.verified_parse import VerifiedParser, encode_signature, signature_file
 from tests.fakes.clock import FakeClock
@@ -46,6 +47,21 @@ def test_an_id_of_two_sources_is_an_error_that_names_both() -> None:
     assert problem.code == "duplicate_id"
     assert "source 1: fake.yaml" in str(problem)
     assert "used by fake.yaml" in str(problem)
+
+
+def test_the_path_of_a_file_that_is_away_stands_once(tmp_path: Path) -> None:
+    """In the error, and in the warning."""
+    (tmp_path / "a.yaml").write_text(A)
+    path = tmp_path / "b.yaml"
+    path.write_text(B)
+    named = [(f"file {one}", FileSource(one, Limits())) for one in (tmp_path / "a.yaml", path)]
+    source = UnionSource(named, VerifiedParser(Limits()))
+    source.fetch()
+    path.unlink()
+    fetched = Fetched().again(source)
+    assert fetched.source_error == f"file {path}: no such file or directory"
+    assert fetched.newest
+    assert str(fetched.newest.problems[0]).count(str(path)) == 1
 
 
 def test_a_source_that_is_away_keeps_its_part() -> None:
