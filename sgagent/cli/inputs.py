@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
@@ -15,12 +16,7 @@ from typing import TYPE_CHECKING
 from sgagent.agent.clock import LatestTime, SystemClock
 from sgagent.cli.main import add_option
 from sgagent.cli.output import problem_text, warn
-from sgagent.core.binding import (
-    HandBinding,
-    HostFacts,
-    bind,
-    bind_everywhere,
-)
+from sgagent.core.binding import HandBinding, HostFacts, bind, bind_everywhere
 from sgagent.core.conditions import LocalFinder
 from sgagent.core.endpoints import exempt
 from sgagent.core.errors import (
@@ -52,6 +48,7 @@ from sgagent.settings import Settings, parse_interface_name
 from sgagent.settings.tables import SPAN_FORM, UnboundInterfaces, parse_span
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
+from sgagent.sources.files.reader import UnreadableError
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.servers import dns_endpoints, host_name_servers, known_endpoints
 from sgagent.sources.verified_parse import VerifiedParser, read_signature
@@ -271,10 +268,8 @@ def fetch(
     if definitions is None:
         return make_source(settings, read_kept=_read_kept, memo=memo).fetch()
     parser = VerifiedParser(settings.limits, version=version, memo=memo or Memo())
-    try:
+    with _errors_of_path():
         return FileSource(definitions, settings.limits, parser).fetch()
-    except SourceUnavailableError as error:
-        raise UsageError(str(error)) from error
 
 
 def read_files(settings: Settings, definitions: Path) -> tuple[DocumentFile, ...]:
@@ -284,8 +279,17 @@ def read_files(settings: Settings, definitions: Path) -> tuple[DocumentFile, ...
         UsageError: the path does not exist.
         DocumentError: they are no regular files, or too large.
     """
-    try:
+    with _errors_of_path():
         return FileSource(definitions, settings.limits).read_documents()
+
+
+@contextmanager
+def _errors_of_path() -> Iterator[None]:
+    """Translate why the path on the command line delivers nothing: what can't be read is a wrong document."""
+    try:
+        yield
+    except UnreadableError as error:
+        raise error.refusal() from error
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error
 

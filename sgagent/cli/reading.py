@@ -67,11 +67,17 @@ class CheckInput:
 
 
 def passed_over(path: Path | None) -> tuple[PassedOver, ...]:
-    """Return the files of a directory of definitions that are not read, hidden ones apart, sorted."""
-    if path is None or not path.is_dir():
+    """Return the files of a directory of definitions that are not read, hidden ones apart, sorted.
+
+    One that may not be looked into has none: that is a problem of its own.
+    """
+    try:
+        if path is None or not path.is_dir():
+            return ()
+        names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208 - names are enough
+        return tuple(_describe(path / name) for name in names if not is_document_name(name))
+    except PermissionError:
         return ()
-    names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208 - names are enough
-    return tuple(_describe(path / name) for name in names if not is_document_name(name))
 
 
 def _describe(path: Path) -> PassedOver:

@@ -200,7 +200,7 @@ class Failure:
             case DocumentError():
                 return cls(message, partial(DocumentError, error.problems), (error.problems,))
             case _:
-                return cls(message, partial(type(error), message), (type(error),))
+                return cls(message, partial(type(error), *error.args), (type(error),))
 
     def exception(self) -> DocumentError | SourceUnavailableError:
         """Return a new exception that says the same."""

@@ -104,6 +104,19 @@ class BrokenLinkError(SourceUnavailableError):
     """Say that a symbolic link has no target."""
 
 
+class UnreadableError(SourceUnavailableError):
+    """Say that a path is there and can't be read: its arguments are the path and the reason."""
+
+    def __str__(self) -> str:
+        """Return both."""
+        return ": ".join(self.args)
+
+    def refusal(self) -> DocumentError:
+        """Return the same as a refusal of what is there."""
+        place, reason = self.args
+        return refusal("unreadable", place, f"it can't be read: {reason}", "make it readable, or remove it")
+
+
 Appearance = tuple[str, int, int, int, int, int]
 """The path of a file, which file it is (device and inode), its size, and its times in nanoseconds."""
 
@@ -187,7 +200,9 @@ def _unavailable(path: Path, error: OSError) -> SourceUnavailableError:
     reason = (error.strerror or str(error)).lower()
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         return BrokenLinkError(f"{path}: {BROKEN_LINK}")
-    return SourceUnavailableError(f"{path}: {reason}")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return SourceUnavailableError(f"{path}: {reason}")
+    return UnreadableError(str(path), reason)
 
 
 DEBOUNCE_SECONDS = 0.02

@@ -347,6 +347,26 @@ def test_a_ruleset_without_our_table_is_said_to_be_none(run: Run, web: Path, tmp
     assert run("verify", "--compare", "--ruleset", ruleset, "--interface", "eth0=sg-web", web)[2] == ""
 
 
+def test_a_document_that_can_not_be_read_is_an_error_in_the_list(run: Run, tmp_path: Path) -> None:
+    """As a pipe is, or a link without a target: scripts read one object."""
+    path = tmp_path / "loop.yaml"
+    path.symlink_to(path.name)
+    for place in (tmp_path, path):
+        code, output, errors = run("check", "--json", place)
+        (problem,) = json.loads(output)["problems"]
+        assert (code, errors) == (2, "")
+        assert (problem["code"], problem["file"]) == ("unreadable", str(path))
+        assert problem["message"] == "it can't be read: too many levels of symbolic links"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_directory_that_may_not_be_read_is_an_error_in_the_list(run: Run, tmp_path: Path) -> None:
+    """Also where nobody may say which other files are in it."""
+    (tmp_path / "shut").mkdir(mode=0)
+    code, output, _ = run("check", "--json", tmp_path / "shut")
+    assert (code, json.loads(output)["problems"][0]["code"]) == (2, "unreadable")
+
+
 def test_check_says_where_a_group_is_attached(run: Run, tmp_path: Path) -> None:
     """An attachment that leads nowhere is told with its own field and line, in both formats (§8.1)."""
     native = tmp_path / "native.yaml"
@@ -434,8 +454,9 @@ def test_a_loop_of_links_is_no_fault_of_ours(run: Run, web: Path) -> None:
     """What the file system refuses is told in one line, as any path that can't be read."""
     web.unlink()
     web.symlink_to(web)
-    code, output, errors = run("check", "--definitions", web)
+    code, output, errors = run("lint", "--json", "--definitions", web)
     assert (code, output) == (2, "")
+    assert errors.startswith(f"error: {web}: it can't be read: ")
     assert errors.count("\n") == 1
 
 
