@@ -304,9 +304,26 @@ def test_what_a_one_shot_applied_is_compared_with_the_source(one_interface: Lab,
         assert host.command("compile").status == 0
         assert host.command("verify").status == 0
         host.define(WEB.replace("80", "81"))
-        assert host.command("verify").status == 1
+        refuted = host.command("verify")
+        assert refuted.status == 1
+        assert "compared with the configured source; if 'compile'" in refuted.errors
         assert host.command("flush").status == 0
         expect_no_definitions(host)
+
+
+def test_a_refutation_names_the_policy_that_an_agent_enforced_last(agent: Service) -> None:
+    """A one-shot that came later applied another one, which has to be named."""
+    kept = agent.as_json("status")["snapshot_version"]
+    assert agent.stop() == 0
+    agent.define(WEB_AND_SSH)
+    assert agent.command("compile").status == 0
+    refuted = agent.command("verify", "--json")
+    assert json.loads(refuted.output)["outcome"] == "refuted"
+    assert f"compared with the last enforced policy (snapshot {kept})" in refuted.errors
+    assert "enforced first 20" in refuted.errors
+    assert refuted.errors.endswith("name them: sgagent verify PATH\n")
+    named = agent.command("verify", str(agent.directory / "groups.d"))
+    assert (named.status, named.errors) == (0, "")
 
 
 @pytest.mark.long

@@ -175,6 +175,9 @@ class InForce:
     version: str = ""
     """The source's version of the documents."""
 
+    enforced_at: float | None = None
+    """When an agent that has ended enforced them first, in seconds since the epoch; None if not known."""
+
     def parse(self, settings: Settings) -> Delivery | None:
         """Return the definitions; None where nothing is enforced."""
         if self.documents is None:
@@ -298,6 +301,7 @@ def _kept(settings: Settings) -> InForce:
         origin=f"the last enforced policy (snapshot {kept.version}); no agent is running",
         documents=kept.documents,
         version=kept.version,
+        enforced_at=kept.record.enforced_at,
     )
 
 

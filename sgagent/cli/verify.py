@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from sgagent.agent.clock import moment
 from sgagent.analysis import flow_text
 from sgagent.analysis.header_space import Box
 from sgagent.cli import inputs
@@ -81,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
         compared = _comparison_lines(comparison, names) if comparison else ()
         said = (*lines(proof, seconds, what), *guardrail_lines(kept, what), *compared)
         print("\n".join(map(printable, said)))
+    if is_live and options.definitions is None and proof.outcome is Outcome.REFUTED:
+        _warn_of_other_documents(settings)
     return EXIT_CODES[kept.outcome_after(proof.outcome)]
 
 
@@ -181,6 +184,21 @@ def _is_of_source(settings: Settings, table: VerifiedTable) -> bool:
     if not table.chains or agent_client.is_agent_running(settings):
         return False
     return agent_client.enforced_now(settings).documents is None
+
+
+def _warn_of_other_documents(settings: Settings) -> None:
+    """Say which policy refuted a table that no agent keeps: ``compile`` may have applied another."""
+    from sgagent.cli import agent_client  # noqa: PLC0415 - offline does without
+
+    if agent_client.is_agent_running(settings):
+        return
+    known = agent_client.enforced_now(settings)
+    origin = "the configured source" if known.documents is None else known.origin
+    when = f", enforced first {moment(known.enforced_at, time.time())}" if known.enforced_at else ""
+    warn(
+        f"compared with {origin}{when}; if 'compile' applied other documents since,"
+        " name them: sgagent verify PATH"
+    )
 
 
 def _given_policy(
