@@ -110,6 +110,23 @@ def test_rules_that_are_not_understood_are_not_guessed(agent: Service, bench: La
     assert "its verdict is not known" in agent.command(*question("IPv4", 80)).output
 
 
+@pytest.mark.parametrize(
+    ("rule", "verdict", "passes"),
+    (
+        ("tcp flags & (fin|syn|rst|ack) == syn drop", "drop", False),
+        ("tcp dport 80 limit rate over 10/minute burst 5 packets drop", None, True),
+        ("ct mark & 0xffff0000 != 0 drop", None, False),
+    ),
+)
+def test_what_the_question_does_not_say_is_not_guessed(
+    agent: Service, bench: Lab, rule: str, verdict: str | None, *, passes: bool
+) -> None:
+    """The first segment has SYN alone; our own bits of the mark, and limits, leave the verdict open."""
+    load(bench.host, UNREAD.replace("meta cpu 77 drop", rule))
+    assert asked(agent, "IPv4", 80)["other_tables"]["verdict"] == verdict
+    assert connects(bench, "IPv4", 80) is passes
+
+
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
 def test_without_privilege_it_says_that_it_did_not_look(agent: Service, bench: Lab) -> None:
     """The verdict of the policy is there all the same."""

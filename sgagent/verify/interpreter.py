@@ -44,7 +44,12 @@ class Trace:
     """The chains that it enters and the maps in which it is found, in order."""
 
 
-def run(table: VerifiedTable, packet: PacketAtHook, limits: list[bool] | None = None) -> Trace:
+def run(
+    table: VerifiedTable,
+    packet: PacketAtHook,
+    limits: list[bool] | None = None,
+    unknown: frozenset[nft.Selector] = frozenset(),
+) -> Trace:
     """Return a table's treatment of a packet at its hook.
 
     Args:
@@ -52,12 +57,13 @@ def run(table: VerifiedTable, packet: PacketAtHook, limits: list[bool] | None = 
         packet: as the table meets it.
         limits: for each limit that the packet meets whether it lets it pass. It is filled up with those that
             the packet meets besides, and that let it pass.
+        unknown: fields that the packet has, of which nobody said what is in them.
 
     Raises:
-        UnsupportedStatementError: the packet meets a statement that is not understood.
+        UnsupportedStatementError: the packet meets a statement that is not understood, or reads such a field.
     """
     mark = packet.session.mark if packet.session else None
-    walk = _Walk(table, packet, mark, [] if limits is None else limits)
+    walk = _Walk(table, packet, mark, [] if limits is None else limits, unknown)
     verdict = walk.through_hook()
     return Trace(verdict=verdict, counters=tuple(walk.counters), mark=walk.mark, path=tuple(walk.path))
 
@@ -79,6 +85,7 @@ class _Walk:
     packet: PacketAtHook
     mark: int | None
     limits: list[bool]
+    unknown: frozenset[nft.Selector]
     limits_met: int = 0
     counters: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
@@ -189,6 +196,8 @@ class _Walk:
         value = read[selector.kind](selector)
         if value is None:
             raise _BreakError
+        if selector in self.unknown:
+            raise UnsupportedStatementError(f"it depends on {selector.kind} {selector.key}")
         return value
 
     def _read_ct(self, selector: nft.Selector) -> int | str | None:

@@ -6,15 +6,19 @@ never guessed. Address translation is not followed: packets are read as they are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import Packet
 from sgagent.core.model import PORTED_NUMBERS, Direction, Family, Policy
+from sgagent.core.openers import OPENING_FLAGS
+from sgagent.nft import ruleset as nft
 from sgagent.nft.kernel_table import FAULTS
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.verify import interpreter
+from sgagent.verify.interpreter import Trace
 from sgagent.verify.packets import CtDirection, CtState, PacketAtHook, SessionAtHook
 from sgagent.verify.verified_table import (
     UnsupportedStatementError,
@@ -112,16 +116,40 @@ def _verdict(table: VerifiedTable, chain: VerifiedChain, way: Way) -> ChainVerdi
     if link := _other_link(table, chain, way):
         return replace(said, unread=link)
     packet = _at_hook(way, chain.hook.name)
+    run = partial(interpreter.run, packet=packet, unknown=_unknown(way))
     try:
-        trace = interpreter.run(_alone(table, chain), packet)
+        trace, *others = _with_limits(partial(run, _alone(table, chain)))
+        if any(one.verdict is not trace.verdict for one in others):
+            return replace(said, unread="it depends on a limit")
         without_policy = replace(chain, hook=replace(chain.hook, drops=False))
-        is_by_rule = interpreter.run(_alone(table, without_policy), packet).verdict is trace.verdict
+        is_by_rule = run(_alone(table, without_policy)).verdict is trace.verdict
     except UnsupportedStatementError as error:
         return replace(said, unread=str(error))
     except FAULTS as error:
         return replace(said, unread=f"{type(error).__name__}: {error}")
     last = next((name for name in reversed(trace.path) if name in table.chains), chain.name)
     return replace(said, verdict=trace.verdict, decided_in=last if is_by_rule else None)
+
+
+def _with_limits(run: Callable[..., Trace]) -> Iterator[Trace]:
+    """Yield a packet's treatment for whatever the limits say that it meets; first if each lets it pass.
+
+    Raises:
+        UnsupportedStatementError: it meets a statement that is not understood, or too many limits.
+    """
+    waiting: list[list[bool]] = [[]]
+    for _ in range(_MOST_TREATMENTS):
+        if not waiting:
+            return
+        limits = waiting.pop()
+        decided = len(limits)
+        yield run(limits=limits)
+        waiting += ([*limits[:place], False] for place in range(decided, len(limits)))
+    if waiting:
+        raise UnsupportedStatementError("it depends on limits")
+
+
+_MOST_TREATMENTS = 64
 
 
 def _alone(table: VerifiedTable, chain: VerifiedChain) -> VerifiedTable:
@@ -140,8 +168,24 @@ def _other_link(table: VerifiedTable, chain: VerifiedChain, way: Way) -> str | N
     return other if key in reads else None
 
 
-def _at_hook(way: Way, hook: str) -> PacketAtHook:
+def _unknown(way: Way) -> frozenset[nft.Selector]:
+    """Return the fields of a packet that the question does not name, and sgagent or others may set."""
     packet = way.packet
+    is_said = {
+        nft.CT_MARK: False,
+        nft.ETHER_DADDR: False,
+        nft.TCP_FLAGS: way.decided_by not in (DecidedBy.SESSION, DecidedBy.INVALID),  # it opens one
+        nft.IP6_HOPLIMIT: packet.hop_limit is not None,
+        nft.META_SKUID: packet.user is not None,
+        nft.SOCKET_GROUP: packet.unit is not None,
+    }
+    return frozenset(selector for selector, is_known in is_said.items() if not is_known)
+
+
+def _at_hook(way: Way, hook: str) -> PacketAtHook:
+    """Return the packet; what is unknown of it, but there, is 0."""
+    packet = way.packet
+    is_sent_here = way.is_local and packet.direction is Direction.EGRESS
     protocol, echo = _ECHO_REQUEST[packet.family]
     is_ported = packet.protocol in PORTED_NUMBERS
     found = PacketAtHook(
@@ -154,7 +198,11 @@ def _at_hook(way: Way, hook: str) -> PacketAtHook:
         source_port=packet.source_port if is_ported else None,
         destination_port=packet.destination_port if is_ported else None,
         icmp_type=echo if packet.icmp_type is None and packet.protocol == protocol else packet.icmp_type,
-        hop_limit=64 if packet.hop_limit is None else packet.hop_limit,
+        hop_limit=packet.hop_limit or 0,
+        ether_destination=None if is_sent_here else 0,
+        tcp_flags=OPENING_FLAGS[0],
+        user=(packet.user or 0) if is_sent_here else None,
+        unit=(packet.unit or 0) if is_sent_here else None,
     )
     if way.decided_by is DecidedBy.INVALID:
         return replace(found, state=CtState.INVALID)
@@ -165,6 +213,7 @@ def _at_hook(way: Way, hook: str) -> PacketAtHook:
         reply=found.ends.swapped,
     )
     is_known = way.decided_by is DecidedBy.SESSION
+    session = replace(session, is_confirmed=is_known)
     return replace(found, state=CtState.ESTABLISHED if is_known else CtState.NEW, session=session)
 
 

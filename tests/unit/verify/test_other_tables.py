@@ -169,3 +169,40 @@ def test_a_packet_that_is_forwarded_meets_the_chains_at_forward(key: str, verdic
     )
     assert rules.follow(way(is_local=False)) == [("inet f forward", verdict)]
     assert rules.follow(way()) == []
+
+
+RARELY = nft.Limit(1, 60)
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict"),
+    (
+        ((nft.Match(nft.TCP_FLAGS, (nft.Interval(2, 2),)), nft.Drop()), DROP),
+        ((nft.Match(nft.TCP_FLAGS, (nft.Interval(16, 16),), mask=16), nft.Drop()), ACCEPT),
+        ((nft.Match(nft.CT_MARK, (nft.Interval(0, 0),)), nft.Drop()), None),
+        ((nft.Match(nft.ETHER_DADDR, (nft.Interval(7, 7),)), nft.Drop()), None),
+        ((nft.Match(nft.META_SKUID, (nft.Interval(0, 0),)), nft.Drop()), None),
+        ((nft.Match(nft.SOCKET_GROUP, (nft.Interval(7, 7),)), nft.Drop()), None),
+        ((RARELY, nft.Drop()), None),
+        ((RARELY, nft.Log("x", 1)), ACCEPT),
+        ((RARELY, nft.Accept()), ACCEPT),
+        ((RARELY, RARELY, nft.Drop()), None),
+        ((nft.Match(TCP_PORT, (nft.Interval(81, 81),)), RARELY, nft.Drop()), ACCEPT),
+    ),
+)
+def test_what_the_question_does_not_say_is_not_guessed(
+    rule: tuple[VerifiedStatement, ...], verdict: Policy | None
+) -> None:
+    """The first segment of TCP is a SYN; marks, MAC addresses, users and the state of limits are unknown."""
+    reads_sender = isinstance(rule[0], nft.Match) and rule[0].selector in (nft.META_SKUID, nft.SOCKET_GROUP)
+    asked = way(Direction.EGRESS if reads_sender else Direction.INGRESS)
+    assert Rules().chain("inet f c", rule, hook=asked.hooks[-1]).follow(asked) == [("inet f c", verdict)]
+
+
+def test_a_live_session_has_segments_of_any_kind() -> None:
+    """And its entry is confirmed."""
+    flags = nft.Match(nft.TCP_FLAGS, (nft.Interval(2, 2),))
+    confirmed = nft.Match(nft.CT_STATUS, (nft.Interval(nft.CONFIRMED, nft.CONFIRMED),), mask=nft.CONFIRMED)
+    for test, verdict in ((flags, None), (confirmed, DROP)):
+        rules = Rules().chain("inet f input", (test, nft.Drop()), hook="input")
+        assert rules.follow(way(decided_by=DecidedBy.SESSION)) == [("inet f input", verdict)]
