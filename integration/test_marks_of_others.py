@@ -14,6 +14,7 @@ from integration.enforcer import one_group
 from integration.lab import Lab, lab
 from integration.namespaces import Namespace
 from integration.service import Service, service_on
+from sgagent.policy_test.packet_bytes import TCP_ACK, tcp
 
 FIRST, FIRST6 = "10.0.0.11", "2001:db8::11"
 SECOND, SECOND6 = "10.0.1.11", "2001:db8:1::11"
@@ -148,3 +149,16 @@ def doctors_codes(agent: Service) -> set[str]:
     """Return the codes of the doctor's findings."""
     done = agent.command("doctor", "--json")
     return {one["code"] for one in json.loads(done.output)["findings"]}
+
+
+@pytest.mark.parametrize(("mask", "passes"), (("0xffff0000", True), ("0x1", False)))
+def test_marks_of_another_host_are_taken_for_ours(
+    agent: Service, uplinks: Lab, mask: str, *, passes: bool
+) -> None:
+    """A session that another host's policy accepted comes with its mark, as conntrackd brings it."""
+    enforce(agent, f"mark_mask = {mask}", "eth0")
+    first = ("--src", PEER, "--sport", "1024", "--dst", FIRST, "--dport", str(DENIED))
+    state = ("--state", "ESTABLISHED", "--status", "ASSURED,SEEN_REPLY", "--timeout", "60")
+    uplinks.host.run("conntrack", "--create", "--proto", "tcp", *first, *state, "--mark", "0x10810000")
+    segment = tcp(ip_address(PEER), ip_address(FIRST), 1024, DENIED, TCP_ACK)
+    assert uplinks.send_ingress([segment]) == [passes]
