@@ -110,6 +110,12 @@ def test_an_agent_ends_and_starts_despite_it(agent: Service, files: HangingFiles
     assert agent.stop() == 0
     assert time.monotonic() - began < 10.0
     assert readers(agent) == before, "it hangs as the kernel has it"
+    agent.launch()
+    wait_for(lambda: bool(readers(agent) - before), "a start that waits for what hangs")
+    began = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - began < 4.0, "it would wait 5 s"
+    before = readers(agent)
     agent.start()
     assert is_let_in(one_interface, CLIENT, HOST, 22)
     assert not is_up(agent)

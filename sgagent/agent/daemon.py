@@ -20,7 +20,7 @@ from sgagent.agent.control.handlers import CommandHandler
 from sgagent.agent.counters import CounterPoller, ObservationLog, ResetLog
 from sgagent.agent.doctor import Doctor
 from sgagent.agent.drift import DriftWatch
-from sgagent.agent.inbox import Inbox, LoopEvent
+from sgagent.agent.inbox import Inbox, LoopEvent, StopRequest
 from sgagent.agent.published_status import PublishedStatus
 from sgagent.agent.step import EventLog, FaultLog, Step, StepEnd, StepLog, summary
 from sgagent.agent.systemd import ServiceManager
@@ -138,7 +138,7 @@ class Daemon:
     def run(self) -> None:
         """Enforce until a signal arrives; the rules stay active after that."""
         with (
-            _signals(self.inbox),
+            _signals(self.inbox, self._reconciler.stop),
             self.source.watch(partial(self.inbox.put, LoopEvent.SOURCE_CHANGED)),
             self._reconciler.guardrails.watch(partial(self.inbox.put, LoopEvent.SOURCE_CHANGED)),
             self.host.watch(partial(self.inbox.put, LoopEvent.HOST_CHANGED)),
@@ -384,11 +384,13 @@ class Daemon:
 
 
 @contextmanager
-def _signals(inbox: Inbox) -> Iterator[None]:
-    """Put signals into the inbox while the context lasts."""
+def _signals(inbox: Inbox, stop: StopRequest) -> Iterator[None]:
+    """Put signals into the inbox while the context lasts; those that stop also end a wait for the source."""
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         inbox.put(LoopEvent.RELOAD if number == signal.SIGHUP else LoopEvent.STOP)
+        if number != signal.SIGHUP:
+            stop.make()
 
     numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
     before = {number: signal.signal(number, on_signal) for number in numbers}

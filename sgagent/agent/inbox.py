@@ -6,8 +6,9 @@ import contextlib
 import enum
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sgagent.agent.step import Step
@@ -175,3 +176,36 @@ class Inbox:
         with self._lock:
             readers, self._readers = self._readers, []
         return readers
+
+
+class StoppedError(BaseException):
+    """End a wait of the main thread at a signal; no fault that a source could handle."""
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Whether a signal asked to stop; its handler runs in the main thread, between any two instructions."""
+
+    _is_made: bool = False
+    _is_in_wait: bool = False
+
+    def make(self) -> None:
+        """Ask to stop, and end the wait in which the main thread is, if it is in one.
+
+        Raises:
+            StoppedError: it is.
+        """
+        is_in_wait, self._is_made, self._is_in_wait = self._is_in_wait, True, False
+        if is_in_wait:
+            raise StoppedError
+
+    @contextlib.contextmanager
+    def ends_wait(self) -> Iterator[None]:
+        """Have the request, also an earlier one, end the context by a :class:`StoppedError`."""
+        self._is_in_wait = True
+        try:
+            if self._is_made:
+                raise StoppedError
+            yield
+        finally:
+            self._is_in_wait = False

@@ -8,13 +8,14 @@ state as it was.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 from sgagent.agent.clock import LatestTime
 from sgagent.agent.definitions import Definitions, Fetched, KnownLinks, parse_delivery, written_key
 from sgagent.agent.guardrails import GuardrailWatch
+from sgagent.agent.inbox import StoppedError, StopRequest
 from sgagent.agent.lockout_hold import HeldChange, LockoutHold
 from sgagent.agent.manual_override import ModeFile, TrialFile
 from sgagent.agent.names.resolver import NameWatch
@@ -77,6 +78,9 @@ class Reconciler:
     name_watch: NameWatch | None = None
     """Keeps names resolved; without, the step takes what an earlier agent kept, and asks nobody."""
 
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Ends each wait for the source."""
+
     guardrail_source: GuardrailSource | None = None
     """Where statements come from that no definitions may break; without, there are none."""
 
@@ -124,7 +128,12 @@ class Reconciler:
             SgagentError: the step could not be done; the state is what it was.
         """
         if fetch or self.fetched.newest is None:
-            self.fetched = self.fetched.again(self.source)
+            try:
+                with self.stop.ends_wait():
+                    self.fetched = self.fetched.again(self.source)
+            except StoppedError:
+                stopped = "a signal to stop ended the wait for the source"
+                self.fetched = Fetched(newest=self.fetched.newest, source_error=stopped)
         self._is_interim_left = False
         inputs = self._inputs(self.state.definitions)
         target = self._choose(inputs)

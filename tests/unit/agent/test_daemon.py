@@ -7,6 +7,8 @@ import gc
 import math
 import os
 import signal
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from sgagent.agent.control.answers import PATIENCE_SECONDS, Dispatcher
 from sgagent.agent.control.requests import ApplyCommand, Document, EnforcedAnswer, ReloadCommand
 from sgagent.agent.daemon import FIRST_RETRY_SECONDS, TICK_SECONDS
-from sgagent.agent.inbox import LoopEvent
+from sgagent.agent.inbox import LoopEvent, StoppedError, StopRequest
 from sgagent.agent.step import FaultLog, StepEnd
 from sgagent.core.errors import (
     DocumentError,
@@ -26,7 +28,9 @@ from sgagent.core.errors import (
     SourceUnavailableError,
     UsageError,
 )
+from sgagent.ports import Delivery
 from tests.fakes.log import FakeLog
+from tests.fakes.source import FakeSource
 from tests.unit.agent.machine import GOOD, MAC, Machine
 from tests.unit.agent.running import Running
 from tests.unit.agent.test_steps import BROKEN, CLOSED
@@ -91,6 +95,53 @@ def test_cycles_are_collected_from_the_first_step_on(running: Running) -> None:
         assert gc.isenabled()
     finally:
         gc.enable()
+
+
+class SilentSource(FakeSource):
+    """Takes seconds to deliver."""
+
+    def __init__(self, content: str) -> None:
+        """Start with one document."""
+        super().__init__(content)
+        self.asked = threading.Event()
+
+    def fetch(self) -> Delivery:
+        """Return what was written last, too late."""
+        self.asked.set()
+        pause = threading.Event()
+        for _ in range(200):  # a signal just before a wait begins is heard at its end
+            pause.wait(0.05)
+        return super().fetch()
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_ends_the_wait_for_the_source(running: Running, number: signal.Signals) -> None:
+    """A start that waits for a source goes on without, and stops at once."""
+    source = SilentSource(GOOD)
+    running.commands.reconciler.source = source
+
+    def stop() -> None:
+        source.asked.wait(10)
+        os.kill(os.getpid(), number)
+
+    thread, began = threading.Thread(target=stop), time.monotonic()
+    thread.start()
+    running.daemon.run()
+    thread.join()
+    assert running.log.events()[-2:] == ["agent_started", "agent_stopped"]
+    assert str(running.log.keys_of("source_failed")["reason"]).startswith("a signal to stop")
+    assert time.monotonic() - began < 5
+
+
+def test_a_signal_before_the_source_is_asked_counts_too() -> None:
+    """The request is made once, and ends no wait that comes after it was heard."""
+    stop = StopRequest()
+    with stop.ends_wait():
+        pass
+    stop.make()
+    with pytest.raises(StoppedError), stop.ends_wait():
+        raise AssertionError
+    stop.make()
 
 
 def test_signals_stop_and_reload(running: Running) -> None:
