@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sgagent.core.errors import KernelRefusedError
+
 NETLINK_ROUTE = 0
 NETLINK_SOCK_DIAG = 4
 NETLINK_XFRM = 6
@@ -46,6 +48,22 @@ class Message:
     flags: int
     sequence: int
     payload: memoryview
+
+
+def refuse_without_netfilter() -> None:
+    """Make sure that this process gets a netlink socket for netfilter.
+
+    Raises:
+        KernelRefusedError: it gets none.
+    """
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER):
+            pass
+    except OSError as error:
+        raise KernelRefusedError(
+            f"{error.strerror} (load the modules nfnetlink and nf_tables, or allow sockets of AF_NETLINK)",
+            "netlink for netfilter",
+        ) from error
 
 
 class NetlinkSocket(socket.socket):

@@ -94,8 +94,10 @@ class Examination:
         """Return a look's result; None, and the reason kept, where the look fails."""
         try:
             return look()
-        except OSError as error:
+        except PermissionError as error:
             self._miss(what, f"{words}: {error.strerror or error}")
+        except OSError as error:
+            self._miss(what, f"{words.partition(':')[0]}: {error.strerror or error}")
         except SgagentError as error:
             self._miss(what, f"{words}: {error}")
         return None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import enum
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sgagent.core.errors import UsageError
+from sgagent.core.errors import KernelRefusedError, UsageError
 from sgagent.dataplane.libnftables import (
     Accepted,
     NotPossible,
@@ -18,7 +17,6 @@ from sgagent.dataplane.libnftables import (
     open_binding,
 )
 from sgagent.dataplane.table import kernel_number
-from sgagent.netlink import NETLINK_NETFILTER
 
 _UNKNOWN_TO_NFT = ("syntax error", "has no type", "unknown", "datatype mismatch")
 
@@ -136,13 +134,9 @@ def probed(feature: KernelFeature, found: TextCheck) -> ProbedFeature:
 
 
 def library_fault() -> str | None:
-    """Return why libnftables can't be used; it ends a process that the kernel gives no socket."""
+    """Return why libnftables can't be used."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER):
-            pass
         open_binding()
-    except OSError as error:
-        return f"this kernel has no netlink for netfilter: {error.strerror}"
-    except UsageError as error:
+    except (KernelRefusedError, UsageError) as error:
         return str(error)
     return None

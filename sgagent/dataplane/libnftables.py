@@ -29,7 +29,7 @@ from typing import Any
 from sgagent.core.errors import KernelRefusedError, UsageError
 from sgagent.dataplane.group_rules import without_noise
 from sgagent.dataplane.privileges import fork
-from sgagent.netlink import NETLINK_NETFILTER
+from sgagent.netlink import NETLINK_NETFILTER, refuse_without_netfilter
 from sgagent.nft.ruleset import FAMILY, TABLE
 from sgagent.nft.transactions import Json
 
@@ -43,7 +43,9 @@ def open_binding() -> Any:  # noqa: ANN401 - the binding has no types
 
     Raises:
         UsageError: binding or library are not installed, or are too old.
+        KernelRefusedError: this process gets no socket for netfilter.
     """
+    refuse_without_netfilter()
     try:
         import nftables  # noqa: PLC0415 - all but the data plane works without
 
@@ -114,6 +116,7 @@ class Context:
 
         Raises:
             UsageError: binding or library are not installed, or are too old.
+            KernelRefusedError: this process gets no socket for netfilter.
         """
         self._others = set(_netlink_ports())
         self._port: int | None = None

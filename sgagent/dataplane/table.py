@@ -25,6 +25,7 @@ from sgagent.dataplane.group_rules import append_rules, refusal
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
 from sgagent.dataplane.privileges import ends_within, fork
 from sgagent.dataplane.table_dump import TableDump, dump_buckets, dump_table
+from sgagent.netlink import refuse_without_netfilter
 from sgagent.nft import ruleset as nft, transactions as ops
 from sgagent.nft.marks import MarkTest
 from sgagent.nft.ruleset import FAMILY, TABLE
@@ -201,7 +202,7 @@ class PrivilegedTable:
 
         Raises:
             UsageError: libnftables is not installed.
-            KernelRefusedError: the kernel is older than what sgagent needs.
+            KernelRefusedError: the kernel is older than what sgagent needs, or gives no socket for netfilter.
         """
         refuse_old_kernel(os.uname().release)
         self._context = Context()
@@ -449,7 +450,7 @@ def _list_table(asked: RulesetGeneration) -> TableListing:
     """Return the kernel's listing of the table.
 
     Raises:
-        KernelRefusedError: it says nothing, or another process keeps changing the table.
+        KernelRefusedError: it says nothing, has no netfilter, or another process keeps changing the table.
     """
     previous: TableDump | None = None
     try:
@@ -474,9 +475,10 @@ def list_anew() -> TableListing:
     """Return the kernel's listing of the table in this thread's network namespace; changes nothing.
 
     Raises:
-        KernelRefusedError: it says nothing, or another process keeps changing the table.
+        KernelRefusedError: it says nothing, has no netfilter, or another process keeps changing the table.
         NotPermittedError: the process lacks CAP_NET_ADMIN.
     """
+    refuse_without_netfilter()
     with RulesetGeneration() as asked:
         try:
             asked.read()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
+
 import pytest
 
-from sgagent.dataplane.kernel_features import FEATURES, Lack, owns_by_number, probed
-from sgagent.dataplane.libnftables import Accepted, NotPossible, Refused
+from sgagent.core.errors import KernelRefusedError
+from sgagent.dataplane.kernel_features import FEATURES, Lack, library_fault, owns_by_number, probed
+from sgagent.dataplane.libnftables import Accepted, Context, NotPossible, Refused
+from sgagent.dataplane.table import list_anew
 
 DESTROY = next(one for one in FEATURES if one.name == "destroy")
 
@@ -50,3 +56,22 @@ def test_what_could_not_be_tried_is_not_known() -> None:
 def test_numbers_say_only_what_is_missing(release: str, *, owns: bool | None) -> None:
     """A later kernel may have been built without; what it does then shows on its table."""
     assert owns_by_number(release) is owns
+
+
+@pytest.fixture
+def kernel_without_netfilter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every socket, as a kernel without nfnetlink refuses those for netfilter."""
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+
+@pytest.mark.usefixtures("kernel_without_netfilter")
+def test_a_kernel_without_netfilter_is_an_error_with_its_modules() -> None:
+    """Libnftables would end the process with a line of its own source."""
+    for use in (Context, list_anew):
+        with pytest.raises(KernelRefusedError, match=r"netfilter: Protocol not supported .*nf_tables"):
+            use()
+    assert "load the modules" in (library_fault() or "")
