@@ -58,6 +58,7 @@ class ServiceManager:
         watchdog = found.get("WATCHDOG_USEC", "")
         self._watchdog_seconds = int(watchdog) / 1e6 if watchdog.isdecimal() else 0.0
         self._extra_seconds = 0.0
+        self._is_extension_refused = False
         self._status: str | None = None
 
     def ready(self) -> None:
@@ -79,6 +80,8 @@ class ServiceManager:
     def extend(self, seconds: float) -> None:
         """Let the watchdog, and a start, stop or reload, wait so much longer, unless they already do.
 
+        If the socket stayed full the last time, don't wait for it: every step asks.
+
         Args:
             seconds: beyond what the unit says; from now on, until the service ends.
         """
@@ -87,7 +90,9 @@ class ServiceManager:
         extended = [f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}"]
         if self._watchdog_seconds:
             extended.append(f"WATCHDOG_USEC={(self._watchdog_seconds + seconds) * 1e6:.0f}")
-        if self._send(*extended):
+        longest_wait = 0.0 if self._is_extension_refused else _LONGEST_WAIT_SECONDS
+        self._is_extension_refused = not self._send(*extended, wait_seconds=longest_wait)
+        if not self._is_extension_refused:
             self._extra_seconds = seconds
 
     def status(self, text: str) -> None:

@@ -93,13 +93,16 @@ def test_nobody_waits_for_a_manager_that_does_not_listen(manager: socket.socket,
     for number in range(200):
         service.alive()
         service.status(f"{number}")
+        service.extend(float(number))
     assert time.monotonic() - began < 10, "each wait would be a second"
     manager.setblocking(False)  # noqa: FBT003 - the standard library's own parameter
     with contextlib.suppress(BlockingIOError):
         while True:
             told(manager)
     service.status("199")
+    service.extend(199.0)
     assert told(manager) == ["STATUS=199"]
+    assert told(manager) == ["EXTEND_TIMEOUT_USEC=199000000"]
 
 
 @pytest.mark.parametrize("text", ("", "relative", "vsock:2:1234", "/nobody/listens/here"))
