@@ -98,8 +98,11 @@ class FileCollector:
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         try:
-            self._await_quiet()
-            return self._collect()
+            if self._writers is not None and self._taken is None and not self._is_asked_for_all:
+                self._await_writer(self._writers)
+            deadline = time.monotonic() + reader.LONGEST_SECONDS
+            self._await_quiet(deadline)
+            return self._collect(deadline)
         finally:
             self._is_asked_for_all = False
 
@@ -108,37 +111,32 @@ class FileCollector:
         for catch_up in self._catch_ups:
             catch_up()
 
-    def _await_quiet(self) -> None:
-        """Wait until nothing has changed for a moment, while the documents are watched.
+    def _await_quiet(self, deadline: float) -> None:
+        """Wait until nothing has changed for a moment; not if all was asked for.
 
-        At a start, that is judged by the files' times. Somebody who asked for all does not wait.
+        Args:
+            deadline: of the wait, by the monotonic clock.
         """
-        self._catch_up()
-        if self._writers is None or self._is_asked_for_all:
-            return
-        if self._taken is None:
-            self._await_writer(self._writers)
         pause = threading.Event()
-        while seconds := self._debounce.remaining():
-            pause.wait(seconds)
-            self._catch_up()
+        while self._is_changing(deadline):
+            pause.wait(min(self._debounce.remaining(), max(0.0, deadline - time.monotonic())))
 
     def _is_changing(self, deadline: float) -> bool:
-        """Return whether something changed since the reading began: more changes may follow.
+        """Return whether something changed a moment ago: more changes may follow.
 
         Args:
             deadline: from when on that does not matter, by the monotonic clock.
         """
+        self._catch_up()
         if self._writers is None or self._is_asked_for_all or time.monotonic() >= deadline:
             return False
-        self._catch_up()
         return self._debounce.remaining() > 0
 
-    def _collect(self) -> CollectedDocuments:
+    def _collect(self, deadline: float) -> CollectedDocuments:
         place = signature_path(self._path)
         for _ in range(_TRIES):
             signature = self._read_signature(place)
-            documents, skipped = self.read_documents(), reader.skipped_directories(self._path)
+            documents, skipped = self.read_documents(deadline), reader.skipped_directories(self._path)
             if self._read_signature(place) == signature:
                 return CollectedDocuments(documents, signature, str(place), skipped)
         raise SourceUnavailableError(f"{place}: the signature keeps changing while it is read")
@@ -176,18 +174,20 @@ class FileCollector:
             watches.callback(setattr, self, "_catch_ups", ())
             yield
 
-    def read_documents(self) -> Mapping[str, bytes]:
+    def read_documents(self, deadline: float = 0.0) -> Mapping[str, bytes]:
         """Return the content of all documents at one moment, not parsed.
+
+        Args:
+            deadline: until when a change during the reading is debounced, by the monotonic clock.
 
         Raises:
             DocumentError: documents are not regular files, or are too large.
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         known: dict[str, FileReading] = {}
-        deadline = time.monotonic() + reader.LONGEST_SECONDS
         for attempt in range(_TRIES):
             if attempt:  # what changed during the reading may be the first of several changes
-                self._await_quiet()
+                self._await_quiet(deadline)
             before, being_written = reader.appearance(self._path), self._being_written()
             unchanged = frozenset(before)
             known = {path: reading for path, reading in known.items() if reading.appearance in unchanged}
