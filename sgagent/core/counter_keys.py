@@ -233,7 +233,7 @@ def counter_of_rule(interface: str, direction: Direction, rule: ResolvedRule) ->
 
 
 def over_limit_of(interface: str, direction: Direction, rule: ResolvedRule) -> OverLimitCounter:
-    """Return the key of what a rule with a limit drops on an interface."""
+    """Return the key of the packets that a rule with a limit drops on an interface."""
     return OverLimitCounter(
         interface=interface,
         security_group_id=rule.security_group_id,

@@ -92,12 +92,12 @@ def unit_chain(interface: str, rule_id: str, group: ControlGroup) -> str:
 
 
 def over_limit_chain(interface: str, rule_id: str) -> str:
-    """Return the chain and counter of what a rule with a limit drops: ``over_limit/eth0/sgr-bp1``."""
+    """Return the chain and counter of the packets over a rule's limit: ``over_limit/eth0/sgr-bp1``."""
     return f"over_limit/{part(interface)}/{part(rule_id)}"
 
 
 def within_chain(interface: str, rule_id: str) -> str:
-    """Return the chain of what is within a rule's limit: ``within/eth0/sgr-bp1``."""
+    """Return the chain of the packets within a rule's limit: ``within/eth0/sgr-bp1``."""
     return f"within/{part(interface)}/{part(rule_id)}"
 
 

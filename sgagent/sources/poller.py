@@ -26,7 +26,7 @@ STOP_SECONDS = 2.0
 
 
 class Asked(NamedTuple):
-    """What came of one request."""
+    """The result of one request."""
 
     is_changed: bool
     wait_seconds: float

@@ -1,4 +1,4 @@
-"""What packets add to: counters by their names, and before them what meters say (§13.1)."""
+"""Counters that packets add to, by their names, and before them the meters' answers (§13.1)."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ class CommandHandler:
         return answer
 
     def reload(self, step: Stepping, version: str | None) -> EnforcedAnswer:
-        """Enforce what the source has found.
+        """Enforce the newest delivery of the source.
 
         Args:
             step: does a step.
