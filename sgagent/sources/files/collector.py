@@ -18,8 +18,11 @@ from sgagent.core.errors import DocumentError, Problem, SourceUnavailableError, 
 from sgagent.sources.files import reader
 from sgagent.sources.files.reader import Debounce, FileReading, LogWarning, Writers
 
-_TRIES = 20
-"""Tries of a consistent read; after the first, the source rereads only changed files."""
+CHANGING_SECONDS = 4.0
+"""How long to try to read documents that keep changing; the agent waits 5 seconds for a reading."""
+
+_SIGNATURE_TRIES = 20
+"""Tries to read documents and their signature together."""
 
 START_SECONDS = 2.0
 """How long a start waits at most until no document has changed for a moment."""
@@ -98,6 +101,7 @@ class FileCollector:
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         try:
+            self._catch_up()
             if self._writers is not None and self._taken is None and not self._is_asked_for_all:
                 self._await_writer(self._writers)
             deadline = time.monotonic() + reader.LONGEST_SECONDS
@@ -112,29 +116,29 @@ class FileCollector:
             catch_up()
 
     def _await_quiet(self, deadline: float) -> None:
-        """Wait until nothing has changed for a moment; not if all was asked for.
+        """Wait until nothing has changed for a moment.
 
         Args:
             deadline: of the wait, by the monotonic clock.
         """
         pause = threading.Event()
-        while self._is_changing(deadline):
-            pause.wait(min(self._debounce.remaining(), max(0.0, deadline - time.monotonic())))
+        while seconds := self._debounce_seconds(deadline):
+            pause.wait(seconds)
 
-    def _is_changing(self, deadline: float) -> bool:
-        """Return whether something changed a moment ago: more changes may follow.
+    def _debounce_seconds(self, deadline: float) -> float:
+        """Return how long to wait for further changes; 0 without a watch, or where all was asked for.
 
         Args:
-            deadline: from when on that does not matter, by the monotonic clock.
+            deadline: of the wait, by the monotonic clock.
         """
         self._catch_up()
-        if self._writers is None or self._is_asked_for_all or time.monotonic() >= deadline:
-            return False
-        return self._debounce.remaining() > 0
+        if self._writers is None or self._is_asked_for_all:
+            return 0.0
+        return min(self._debounce.remaining(), max(0.0, deadline - time.monotonic()))
 
     def _collect(self, deadline: float) -> CollectedDocuments:
         place = signature_path(self._path)
-        for _ in range(_TRIES):
+        for _ in range(_SIGNATURE_TRIES):
             signature = self._read_signature(place)
             documents, skipped = self.read_documents(deadline), reader.skipped_directories(self._path)
             if self._read_signature(place) == signature:
@@ -178,31 +182,32 @@ class FileCollector:
         """Return the content of all documents at one moment, not parsed.
 
         Args:
-            deadline: until when a change during the reading is debounced, by the monotonic clock.
+            deadline: until when a consistent reading is refused while changes go on, by the monotonic clock.
 
         Raises:
             DocumentError: documents are not regular files, or are too large.
             SourceUnavailableError: there is no document, one can't be read, or they keep changing.
         """
         known: dict[str, FileReading] = {}
-        for attempt in range(_TRIES):
-            if attempt:  # what changed during the reading may be the first of several changes
-                self._await_quiet(deadline)
+        last_try = time.monotonic() + CHANGING_SECONDS
+        while True:
             before, being_written = reader.appearance(self._path), self._being_written()
             unchanged = frozenset(before)
             known = {path: reading for path, reading in known.items() if reading.appearance in unchanged}
             try:
                 readings = self._read_all(known, being_written)
             except (DocumentError, SourceUnavailableError):
-                if reader.appearance(self._path) == before and not self._is_changing(deadline):
+                if reader.appearance(self._path) == before and not self._debounce_seconds(deadline):
                     raise
             else:
                 looks = (before, (reading.appearance for reading in readings), reader.appearance(self._path))
                 closed = {tuple(one for one in look if one[0] not in being_written) for look in looks}
-                if len(closed) == 1 and not self._is_changing(deadline):
+                if len(closed) == 1 and not self._debounce_seconds(deadline):
                     return self._keep(readings)
                 known = {reading.appearance[0]: reading for reading in readings}
-        raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
+            if time.monotonic() >= last_try:
+                raise SourceUnavailableError(f"{self._path}: documents keep changing while they are read")
+            self._await_quiet(deadline)  # what changed during the reading may be the first of several changes
 
     def _keep(self, readings: Iterable[FileReading]) -> Mapping[str, bytes]:
         """Return the documents; during a watch, keep them for the next read."""
