@@ -29,7 +29,7 @@ from integration.forkserver import ForkedProgram
 from integration.lab import HOST_MAC, Lab, LabError, wait_for
 from integration.namespaces import Namespace, set_network_namespace
 from sgagent.agent.published_status import LONGEST_WAIT_SECONDS
-from sgagent.dataplane.generation import APPLIER_NAME
+from sgagent.dataplane.generation import APPLIER_NAME, RulesetGeneration
 from sgagent.policy_test.packet_bytes import Address, tcp, udp
 from tests.patience import PATIENCE
 
@@ -370,7 +370,12 @@ class Service:
         self._process = None
         if applier is not None:
             wait_for(lambda: not is_alive(applier), "the applier to end with the daemon")
+            wait_for(lambda: self._owner() != applier, "its forks to release the table")
         return status
+
+    def _owner(self) -> int | None:
+        with self.namespace.entered(), RulesetGeneration() as asked:
+            return asked.owner()
 
     def _running(self) -> subprocess.Popen[bytes] | ForkedProgram:
         if self._process is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,8 @@ from tests.patience import PATIENCE
 ALL_BITS = 0xFFFFFFFF
 MASK = 0xFFFF0000
 NET_ADMIN = 1 << 12
+_SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
+_PIDFD_GETFD = 438
 _HEADER = struct.Struct(">BI")
 """Of a message: its kind, and the length of its content."""
 
@@ -104,6 +108,33 @@ def test_a_start_waits_for_an_owner_that_dies(namespace: Namespace) -> None:
             assert "flags owner" in namespace.nft("list table inet sgagent")
             namespace.nft("flush", "ruleset")
             assert successor.observe() == Observed(ruleset=tables.WHOLE)
+
+
+def test_a_start_waits_for_a_fork_of_a_dead_owner(namespace: Namespace, owner: Applier) -> None:
+    """A table belongs to a killed applier as long as a process that it forked has the socket open."""
+    bring(ApplierDataplane(owner.channel, mask=ALL_BITS), tables.WHOLE)
+    with ExitStack() as fork, closing(LibnftablesDataplane(owned=True)) as successor:
+        for descriptor in descriptors_of(owner.pid):
+            fork.callback(os.close, descriptor)
+        os.kill(owner.pid, signal.SIGKILL)
+        wait_for(lambda: not is_alive(owner.pid), "the applier to end")
+        assert "flags owner" in namespace.nft("list table inet sgagent")
+        with ThreadPoolExecutor(1) as pool:
+            started = pool.submit(successor.refuse_another_owner)
+            with pytest.raises(TimeoutError):
+                started.result(0.2)
+            fork.close()
+            started.result(10)
+
+
+def descriptors_of(pid: int) -> list[int]:
+    """Return a process's open files as descriptors of this process, as a fork of it has them."""
+    process = os.pidfd_open(pid)
+    try:
+        numbers = [int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()]
+        return [_SYSCALL(_PIDFD_GETFD, process, number, 0) for number in numbers]
+    finally:
+        os.close(process)
 
 
 def test_the_applier_has_one_privilege(owner: Applier) -> None:

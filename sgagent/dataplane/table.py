@@ -1,7 +1,6 @@
 """``table inet sgagent`` of one network namespace, through libnftables and netlink in this process.
 
-This half of the data plane needs CAP_NET_ADMIN. Its only state is how the table was declared. It returns what
-the kernel says of the table as it came, undecoded.
+This half of the data plane needs CAP_NET_ADMIN, keeps only how the table was declared, and decodes nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import contextlib
 import os
 import re
 import socket
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from sgagent.dataplane.conntrack import clear_marks
 from sgagent.dataplane.generation import RulesetGeneration, RulesetNumber
 from sgagent.dataplane.group_rules import append_rules, refusal
 from sgagent.dataplane.libnftables import NOT_PERMITTED, Context, RefusedError
-from sgagent.dataplane.privileges import ends_within, fork
+from sgagent.dataplane.privileges import fork
 from sgagent.dataplane.table_dump import TableDump, dump_buckets, dump_table
 from sgagent.netlink import refuse_without_netfilter
 from sgagent.nft import ruleset as nft, transactions as ops
@@ -87,7 +87,7 @@ _TRIED = "x/tried"
 _ATTEMPTS = 20
 """Dumps that are tried while another process keeps changing the ruleset."""
 
-_DYING_SECONDS = 2.0
+_DYING_SECONDS, _DYING_PAUSE_SECONDS = 2.0, 0.01
 """How long the kernel may take to close the sockets of a process that was killed, on a busy host."""
 
 _NO_PRIVILEGE = "nftables can be read and changed only with CAP_NET_ADMIN"
@@ -372,16 +372,16 @@ class PrivilegedTable:
     def refuse_another_owner(self) -> None:
         """Make sure that no other process owns the table, whether or not there is anything to change.
 
-        A process that was killed may own it for a moment longer, so this waits before it refuses.
+        A process that was killed, or a fork of it, may own it for a moment longer, so this waits first.
 
         Raises:
             NotPermittedError: one does; names it.
         """
-        if (port := self._other_owner()) is not None:
-            with contextlib.suppress(OSError, OverflowError):  # the port need be no number of a process
-                ends_within(port, _DYING_SECONDS)
-            if (port := self._other_owner()) is not None:
+        end = time.monotonic() + _DYING_SECONDS
+        while (port := self._other_owner()) is not None:
+            if time.monotonic() >= end:
                 raise _owned_by(port)
+            time.sleep(_DYING_PAUSE_SECONDS)  # noqa: TID251 - the kernel tells nobody; the deadline bounds it
 
     def _other_owner(self) -> int | None:
         """Return the netlink port of another process that owns the table."""
