@@ -18,7 +18,7 @@ from integration.lab import TEST_MAC, Lab, lab, wait_for
 from integration.probe import SENTINEL
 from integration.verified_packets import FOLLOWED_BY_PORTS, as_bytes, make_sessions
 from sgagent.core.model import Family
-from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.counter_messages import CounterReading
 from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.dataplane.libnftables import Context
 from sgagent.dataplane.table import list_anew

@@ -1,7 +1,7 @@
 """The process that proves, as the agent sees it.
 
-It is a program of its own, :mod:`sgagent.agent.proving`, without privilege. So the agent, which has threads
-and must not fork itself, can start another one if it was killed, and imports nothing of what proves.
+It is a program of its own, :mod:`sgagent.agent.proof_program`, without privilege. So the agent, which has
+threads and must not fork itself, can start another one if it was killed, and imports nothing of what proves.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from sgagent.verify import Outcome
 TOKEN = b"L"
 """Comes with the descriptor of a listing."""
 
-_PROGRAM = (
-    "import sys; sys.path[:] = {path!r}; from sgagent.agent.proving import main; main(int(sys.argv[1]))"
-)
+_PROGRAM = """
+import sys; sys.path[:] = {path!r}
+from sgagent.agent.proof_program import main; main(int(sys.argv[1]))
+"""
 
 
 class Progress(enum.Enum):

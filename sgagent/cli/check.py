@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from sgagent.cli import inputs
+from sgagent.cli.check_input import CheckInput, name_foreign_documents, passed_over
 from sgagent.cli.configuration import load_settings
 from sgagent.cli.guardrails import Keeper, add_guardrails_argument
 from sgagent.cli.main import DEFAULT_CONFIGURATION, add_option
 from sgagent.cli.output import Colour, painted, problem_as_json, problem_text
-from sgagent.cli.reading import CheckInput, name_foreign_documents, passed_over
 from sgagent.core.cloud_quotas import CloudLimit, QuotaUse, quota_uses
 from sgagent.core.errors import (
     DocumentError,

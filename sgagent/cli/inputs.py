@@ -48,7 +48,7 @@ from sgagent.settings import Settings, parse_interface_name
 from sgagent.settings.tables import SPAN_FORM, UnboundInterfaces, parse_span
 from sgagent.signatures import Signed
 from sgagent.sources.factory import make_source
-from sgagent.sources.files.reader import UnreadableError
+from sgagent.sources.files.reader import UnreadableFileError
 from sgagent.sources.files.source import FileSource
 from sgagent.sources.servers import dns_endpoints, host_name_servers, known_endpoints
 from sgagent.sources.verified_parse import VerifiedParser, read_signature
@@ -288,7 +288,7 @@ def _errors_of_path() -> Iterator[None]:
     """Translate why the path on the command line delivers nothing: what can't be read is a wrong document."""
     try:
         yield
-    except UnreadableError as error:
+    except UnreadableFileError as error:
         raise error.refusal() from error
     except SourceUnavailableError as error:
         raise UsageError(str(error)) from error

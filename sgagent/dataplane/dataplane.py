@@ -17,7 +17,7 @@ from sgagent.core.errors import ApplierLostError, KernelRefusedError, NotPermitt
 from sgagent.dataplane import applier_protocol
 from sgagent.dataplane.applier_protocol import LARGE_BYTES, LONGEST_ANSWER, MalformedMessageError, Reply, Verb
 from sgagent.dataplane.applier_sessions import ApplierSessions
-from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.counter_messages import CounterReading
 from sgagent.dataplane.generation import RulesetNumber
 from sgagent.dataplane.libnftables import DONE
 from sgagent.dataplane.privileges import give_back

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from sgagent.core.errors import NotPermittedError, RehearsalError
 from sgagent.core.model import Direction
 from sgagent.core.policy import LOOPBACK
-from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.counter_messages import CounterReading
 from sgagent.dataplane.generation import RulesetGeneration
 from sgagent.dataplane.libnftables import Context
 from sgagent.host.links import Ipv4Setting, set_ipv4

@@ -31,7 +31,7 @@ from sgagent.verify.expectation import (
 )
 from sgagent.verify.exploration import Exploration, State
 from sgagent.verify.frames import PLACE, Frame
-from sgagent.verify.interpreter import Trace, run
+from sgagent.verify.interpreter import Trace, traces
 from sgagent.verify.packets import (
     EVERY_MARK,
     UNCHANGED,
@@ -50,7 +50,7 @@ from sgagent.verify.packets import (
     split_marks,
 )
 from sgagent.verify.users import UNIT, USER, hides_maker
-from sgagent.verify.verified_table import UnsupportedStatementError, VerifiedTable
+from sgagent.verify.verified_table import UnsupportedStatementError
 from sgagent.verify.views import (
     ETHER_DESTINATION,
     HOP_LIMIT,
@@ -405,7 +405,7 @@ class FateComparison(Exploration):
         packet = self.view.packet(self.view.values(box, address), mark)
         subject = self.subject
         expected = expect(subject.policy, subject.memory, packet)
-        for found in _traces(subject.compiled.table, packet):
+        for found in traces(subject.compiled.table, packet):
             if subject.scope.differs(packet, expected, found):
                 example = Counterexample(packet=packet, expected=expected, found=found)
                 far_ends = self.frame.far_ends(numbers)
@@ -462,15 +462,3 @@ def _differing_mark(fate: PacketFate, changes: _Changes) -> int | None:
         if mark is not None:
             return mark
     return None
-
-
-def _traces(table: VerifiedTable, packet: PacketAtHook) -> Iterator[Trace]:
-    """Yield a table's possible traces for a packet, as the limits that it meets let it pass or not."""
-    limits: list[bool] = []
-    while True:
-        yield run(table, packet, limits)
-        while limits and not limits[-1]:
-            limits.pop()
-        if not limits:
-            return
-        limits[-1] = False

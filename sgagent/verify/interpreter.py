@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -66,6 +67,29 @@ def run(
     walk = _Walk(table, packet, mark, [] if limits is None else limits, unknown)
     verdict = walk.through_hook()
     return Trace(verdict=verdict, counters=tuple(walk.counters), mark=walk.mark, path=tuple(walk.path))
+
+
+MOST_TRACES = 1_000
+"""Of one packet; a table of ours meters a packet once."""
+
+
+def traces(
+    table: VerifiedTable, packet: PacketAtHook, unknown: frozenset[nft.Selector] = frozenset()
+) -> Iterator[Trace]:
+    """Yield a table's possible treatments of a packet, as each limit lets it pass or not; first if all do.
+
+    Raises:
+        UnsupportedStatementError: as :func:`run` says, or the packet meets too many limits.
+    """
+    waiting: list[list[bool]] = [[]]
+    for _ in range(MOST_TRACES):
+        limits = waiting.pop()
+        decided = len(limits)
+        yield run(table, packet, limits, unknown)
+        waiting += ([*limits[:place], False] for place in range(decided, len(limits)))
+        if not waiting:
+            return
+    raise UnsupportedStatementError("it depends on limits")
 
 
 OVER_LIMIT = "over limit"

@@ -6,9 +6,8 @@ never guessed. Address translation is not followed: packets are read as they are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import Packet
@@ -17,8 +16,7 @@ from sgagent.core.openers import OPENING_FLAGS
 from sgagent.nft import ruleset as nft
 from sgagent.nft.kernel_table import FAULTS
 from sgagent.nft.ruleset import FAMILY, TABLE
-from sgagent.verify import interpreter
-from sgagent.verify.interpreter import Trace
+from sgagent.verify.interpreter import run, traces
 from sgagent.verify.packets import CtDirection, CtState, PacketAtHook, SessionAtHook
 from sgagent.verify.verified_table import (
     UnsupportedStatementError,
@@ -116,40 +114,19 @@ def _verdict(table: VerifiedTable, chain: VerifiedChain, way: Way) -> ChainVerdi
     if link := _other_link(table, chain, way):
         return replace(said, unread=link)
     packet = _at_hook(way, chain.hook.name)
-    run = partial(interpreter.run, packet=packet, unknown=_unknown(way))
+    unknown = _unknown(way)
     try:
-        trace, *others = _with_limits(partial(run, _alone(table, chain)))
+        trace, *others = traces(_alone(table, chain), packet, unknown)
         if any(one.verdict is not trace.verdict for one in others):
             return replace(said, unread="it depends on a limit")
         without_policy = replace(chain, hook=replace(chain.hook, drops=False))
-        is_by_rule = run(_alone(table, without_policy)).verdict is trace.verdict
+        is_by_rule = run(_alone(table, without_policy), packet, unknown=unknown).verdict is trace.verdict
     except UnsupportedStatementError as error:
         return replace(said, unread=str(error))
     except FAULTS as error:
         return replace(said, unread=f"{type(error).__name__}: {error}")
     last = next((name for name in reversed(trace.path) if name in table.chains), chain.name)
     return replace(said, verdict=trace.verdict, decided_in=last if is_by_rule else None)
-
-
-def _with_limits(run: Callable[..., Trace]) -> Iterator[Trace]:
-    """Yield a packet's treatment for whatever the limits say that it meets; first if each lets it pass.
-
-    Raises:
-        UnsupportedStatementError: it meets a statement that is not understood, or too many limits.
-    """
-    waiting: list[list[bool]] = [[]]
-    for _ in range(_MOST_TREATMENTS):
-        if not waiting:
-            return
-        limits = waiting.pop()
-        decided = len(limits)
-        yield run(limits=limits)
-        waiting += ([*limits[:place], False] for place in range(decided, len(limits)))
-    if waiting:
-        raise UnsupportedStatementError("it depends on limits")
-
-
-_MOST_TREATMENTS = 64
 
 
 def _alone(table: VerifiedTable, chain: VerifiedChain) -> VerifiedTable:

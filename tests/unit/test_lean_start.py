@@ -36,7 +36,7 @@ def test_the_daemon_starts_without_what_only_looks_and_proves() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     (
-        ("sgagent.agent.proving", ("settings", "documents", "compiler", "ports")),
+        ("sgagent.agent.proof_program", ("settings", "documents", "compiler", "ports")),
         ("sgagent.sources.files.isolated_reader", ("core.model", "settings", "documents", "ports")),
         ("sgagent.dataplane.privsep", ("settings", "documents", "ports")),
     ),

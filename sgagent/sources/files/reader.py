@@ -104,7 +104,7 @@ class BrokenLinkError(SourceUnavailableError):
     """Say that a symbolic link has no target."""
 
 
-class UnreadableError(SourceUnavailableError):
+class UnreadableFileError(SourceUnavailableError):
     """Say that a path is there and can't be read: its arguments are the path and the reason."""
 
     def __str__(self) -> str:
@@ -202,7 +202,7 @@ def _unavailable(path: Path, error: OSError) -> SourceUnavailableError:
         return BrokenLinkError(f"{path}: {BROKEN_LINK}")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return SourceUnavailableError(f"{path}: {reason}")
-    return UnreadableError(str(path), reason)
+    return UnreadableFileError(str(path), reason)
 
 
 DEBOUNCE_SECONDS = 0.02

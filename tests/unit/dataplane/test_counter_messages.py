@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sgagent.dataplane.counter_reading import CounterReading
+from sgagent.dataplane.counter_messages import CounterReading
 from sgagent.netlink import NESTED, attribute
 from sgagent.ports import CounterValue
 
