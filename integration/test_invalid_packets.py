@@ -22,7 +22,7 @@ from integration.guest import GUEST_ADDRESS, GUEST_ADDRESS6, guest
 from integration.lab import Lab, wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service
-from sgagent.policy_test.packet_bytes import icmp, tcp
+from sgagent.policy_test.packet_bytes import Extension, icmp, tcp, udp
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:7::7"
@@ -285,6 +285,59 @@ def test_every_form_of_an_invalid_packet_is_judged_by_its_header(
         enforce(agent, invalid, *(rules or ()), name=name, groups='"sg-1"' if rules else "")
         assert tuple(lab.send_ingress(answers)) == lets_in, (invalid, rules)
         assert tuple(lab.send_egress(leaving)) == lets_out, (invalid, rules)
+
+
+NOTRACK = """
+table inet testnotrack {
+    chain early {
+        type filter hook prerouting priority -450; policy accept;
+        iifname "eth0" notrack
+    }
+}
+"""
+"""Before conntrack puts fragments together, which it does with those that it follows."""
+
+TRACKING = """
+table inet testtracking {
+    chain late {
+        type filter hook input priority 500; policy accept;
+        ct state established accept
+    }
+}
+"""
+
+OPTIONS = bytes((60, 1, 30, 12)) + bytes(12) + bytes((17, 0, 1, 4)) + bytes(4)
+"""Two headers for options in front of UDP. With the first piece of 8 bytes, nobody finds the second one, and
+no kernel takes the piece for one that is cut off in front of its upper layer (RFC 8200, 4.5)."""
+
+ATOMIC = Extension(number=44, body=bytes(6))
+"""A fragment header of a whole packet. Conntrack takes it away, and looks for no other one behind it."""
+
+
+@pytest.mark.parametrize("is_untracked", (True, False), ids=("untracked", "invalid"))
+def test_a_fragment_hides_no_port(agent: Service, one_interface: Lab, *, is_untracked: bool) -> None:
+    """Its header for options is cut off, so that no rule finds the protocol; who gets it puts it together."""
+    lab = one_interface
+    shunned = f"ingress drop 1 udp {DENIED} from ::/0", "ingress accept 2 all -1/-1 from ::/0"
+    with guest(lab) as behind:
+        lab.load(NOTRACK if is_untracked else TRACKING)
+        namespace, address = (lab.host, HOST6) if is_untracked else (behind, GUEST_ADDRESS6)
+        whole = udp(ip_address(CLIENT6), ip_address(address), 40_000, DENIED, b"request")
+        pieces = replace(whole, protocol=60, payload=OPTIONS + whole.payload, fragment_size=8)
+        hidden = pieces if is_untracked else replace(pieces, extensions=(ATOMIC,))
+        with lab.listen(namespace, address, DENIED, socket.SOCK_DGRAM) as server:
+            server.settimeout(WAIT_SECONDS)
+            lab.put_on_wire("eth0", [(1, hidden)])
+            assert server.recv(100) == b"request"
+            enforce(agent, "evaluate", *shunned)
+            before = lab.counters()
+            lab.put_on_wire("eth0", [(2, whole), (3, hidden)])
+            sent = 1, len(list(hidden.datagrams(3)))
+            names = "rule/eth0/sgr-0", "invalid/eth0/ingress"
+            wait_for(lambda: grown(lab, before, *names) == sent, "all of them")
+            server.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                server.recv(100)
 
 
 def test_an_error_about_no_session_needs_a_rule(agent: Service, one_interface: Lab) -> None:

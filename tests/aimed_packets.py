@@ -330,7 +330,7 @@ class _Maker:
         """Draw what the selector needs to be there."""
         left = self.left
         key = selector.key
-        if "ip6" in key or "icmpv6" in key:
+        if "ip6" in key or "icmpv6" in key or selector.kind == "exthdr":
             left.word("nf_proto", {"ipv6"}, {"ipv4", "ipv6"}, inside=True)
         elif key.startswith("ip "):
             left.word("nf_proto", {"ipv4"}, {"ipv4", "ipv6"}, inside=True)
@@ -450,6 +450,8 @@ class _Maker:
             packet_direction=self.direction,
         )
         packet = self._feasible(packet)
+        if self.family is Family.IPV6 and packet.state not in _TRACKED:
+            packet = replace(packet, is_fragment=draws.choice(self._existence()) == "exists")
         session = self._session(packet) if packet.state in _TRACKED else None
         if (
             session is not None
@@ -463,6 +465,11 @@ class _Maker:
             others = [link for link in self.edges.links if link != LOOPBACK]
             packet = replace(packet, other_interface=draws.choice(others))
         return Encounter(packet=packet, session=session, is_forwarded=is_forwarded)
+
+    def _existence(self) -> list[str]:
+        """Return the words for a fragment header that are left, or most often that there is none."""
+        some = nft.SYMBOLS[nft.KeyType.BOOLEAN] if self.draws.chance(20) else {"missing"}
+        return sorted(self.left.words.get("boolean", some))
 
     def _perturb(self) -> None:
         """Move one of the numbers that are constrained just outside of what is left."""

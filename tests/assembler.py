@@ -182,6 +182,8 @@ def _load(row: KernelField, register: int) -> bytes:
             return b.payload(base, offset, length, register)
         case Key("ct", key, direction):
             return b.ct(key, direction, register)
+        case Key("exthdr", key):
+            return b.extension(key, register)
         case Key(key=key):
             return b.meta(key, register)
 

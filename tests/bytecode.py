@@ -50,6 +50,12 @@ def ct(key: int, direction: int | None = None, register: int = 1) -> bytes:
     return expression("ct", number(1, register), number(2, key), side)
 
 
+def extension(header: int, register: int = 1) -> bytes:
+    """Return the load of whether an extension header of IPv6 is there."""
+    asked = (number(3, 0), number(4, 1), number(5, 1), number(6, 0))
+    return expression("exthdr", number(1, register), attribute(2, bytes((header,))), *asked)
+
+
 def payload(base: int, offset: int, length: int, register: int = 1) -> bytes:
     """Return the load of bytes of a packet."""
     return expression("payload", number(1, register), number(2, base), number(3, offset), number(4, length))

@@ -202,7 +202,7 @@ class _Rule:
             pass
         return CONTINUE, ""
 
-    def _step(self, name: str, given: Attributes) -> Verdict | None:  # noqa: C901 - one case per instruction
+    def _step(self, name: str, given: Attributes) -> Verdict | None:  # noqa: C901, PLR0912 - one case per instruction
         match name:
             case "meta" | "ct" if 1 in given:
                 read = self._meta if name == "meta" else self._ct
@@ -216,6 +216,10 @@ class _Rule:
                 if offset + length > len(content):
                     raise _BreakError
                 self._put(big(given[1]), content[offset : offset + length])
+            case "exthdr" if (big(given[2]), big(given[5])) == (44, 1):
+                if self._packet.family is Family.IPV4:
+                    raise _BreakError
+                self._put(big(given[1]), bytes((self._packet.is_fragment,)))
             case "cmp":
                 self._compare(given)
             case "range":

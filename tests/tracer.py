@@ -59,6 +59,9 @@ class WirePacket:
     state: str = "new"
     """``new``, ``established``, ``related``, ``invalid`` or ``untracked``."""
 
+    is_fragment: bool = False
+    """Whether it is one of IPv6 that conntrack did not put together with the others."""
+
     packet_direction: str = "original"
     other_interface: str = ""
     """What the kernel knows as the link of the other way where it knows both: the name is empty for none."""
@@ -231,6 +234,10 @@ class _Walker:
                 return self._read_meta(selector.key)
             case "payload":
                 return self._read_payload(selector.key)
+            case "exthdr":
+                if self.packet.family is Family.IPV4:
+                    raise NotThereError
+                return "exists" if self.packet.is_fragment else "missing"
             case _:
                 raise AssertionError(f"not a selector: {selector}")
 

@@ -61,6 +61,7 @@ def walk(
         icmp_type=packet.icmp_type,
         hop_limit=packet.hop_limit or 0,
         state=_STATES[packet.tracking],
+        is_fragment=packet.is_fragment,
     )
     session = session_of(packet) if session is None else session
     return trace(ruleset, wire, session, is_limited=is_limited, is_over=is_over)

@@ -145,6 +145,7 @@ def at_hook(encounter: Encounter) -> PacketAtHook:
         tcp_flags=_tcp_flags(packet),
         hop_limit=packet.hop_limit,
         state=CtState(packet.state),
+        is_fragment=packet.is_fragment,
         session=None if session is None else tracked(session, packet.packet_direction),
         other_interface=packet.other_interface if packet.hook == "postrouting" else "",
     )

@@ -225,10 +225,12 @@ class _Link:
         backward = _reverse(direction)
         ipv4, ipv6 = (nft.Goto(self.first_chain(direction, family)) for family in Family)
         tracked = _are("established", "related", *({_INVALID} - {*self._untied}))
+        to_invalid = nft.Goto(names.invalid_chain(direction, self.name))
         return (
             *self._known(direction, backward),
             nft.Rule((tracked, nft.Jump(names.tracked_chain(direction, self.name)))),
             nft.Rule((_IS_IPV4, ipv4)),
+            nft.Rule((_are(*self._untied), _IS_FRAGMENT, to_invalid)),
             nft.Rule((_are(*self._untied), nft.Jump(names.NEIGHBOURS_CHAIN))),
             nft.Rule((ipv6,)),
         )
@@ -419,6 +421,9 @@ _OPENS_NOTHING = (
     nft.Match(nft.TCP_FLAGS, tuple(map(nft.Interval.single, OPENING_FLAGS)), nft.Operator.NOT_EQUAL),
 )
 """The matches on answers that open no session, whatever opened theirs."""
+
+_IS_FRAGMENT = nft.Match(nft.FRAGMENT_HEADER, (nft.Symbol("exists"),))
+"""The match on fragments of IPv6 that conntrack did not put together: no rule can read what is in them."""
 
 _IS_IPV4 = nft.Match(nft.META_NFPROTO, (nft.Symbol("ipv4"),))
 

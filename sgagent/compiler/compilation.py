@@ -41,7 +41,6 @@ from sgagent.core.model import Direction, Family, Mode, Policy
 from sgagent.core.policy import (
     SILENT,
     FlowLogging,
-    InvalidPackets,
     ResolvedInterface,
     ResolvedPolicy,
     ResolvedRule,
@@ -220,8 +219,7 @@ def _other_keys(interface: ResolvedInterface, direction: Direction) -> Iterator[
     if direction is Direction.INGRESS:
         yield InnerCounter(interface=name)
     yield DefaultCounter(interface=name, direction=direction, verdict=toward.default)
-    if interface.invalid is InvalidPackets.DROP:
-        yield InvalidCounter(interface=name, direction=direction)
+    yield InvalidCounter(interface=name, direction=direction)
     if interface.own_addresses is not None:
         yield SpoofedCounter(interface=name, direction=direction)
 

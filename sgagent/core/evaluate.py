@@ -69,6 +69,9 @@ class Packet:
     is_of_unknown_user: bool = False
     """Whether it answers a session of this host, whose user and unit it does not show."""
 
+    is_fragment: bool = False
+    """Whether it is a fragment of IPv6 that conntrack did not put together with the others (§4.2)."""
+
     is_over_limit: bool = False
     """Whether its source has opened as many sessions as any limit lets it (§13.1)."""
 
@@ -116,7 +119,8 @@ def _first_step_that_applies(
 ) -> tuple[Policy, DecidedBy]:
     """Go through the steps of §3."""
     toward = interface.toward(packet.direction)
-    if packet.tracking is Tracking.INVALID and interface.invalid is InvalidPackets.DROP:  # §6.6
+    is_invalid = packet.tracking is Tracking.INVALID and interface.invalid is InvalidPackets.DROP
+    if is_invalid or packet.is_fragment:  # §6.6, §4.2
         return Policy.DROP, DecidedBy.INVALID
     if packet.tracking is Tracking.ALLOWED:  # step 1
         return Policy.ACCEPT, DecidedBy.SESSION

@@ -203,6 +203,17 @@ def _fib(given: Given) -> Compute:
     return Compute("fib", _register(register), looks_up=(number(found), number(flags)))
 
 
+def _extension(given: Given) -> Load | Compute:
+    """Return the load of whether IPv6 has an extension header; other reads of headers are not followed."""
+    asked = {kind: number(given.get(kind, b"")) for kind in (3, 4, 5, 6)}
+    if asked == {3: 0, 4: 1, 5: _PRESENT, 6: 0} and given.keys() <= {1, 2, *asked}:
+        return Load(_register(given[1]), Key("exthdr", number(given[2])))
+    return _computed("exthdr", 1, None, given)
+
+
+_PRESENT = 1
+
+
 def _look_up(given: Given) -> SetLookUp:
     name, source = _of(given, 1, 2, beside=(3, 4, 5))
     flags, target = number(given.get(5, b"")), given.get(3)
@@ -291,7 +302,7 @@ def _named(name: str, _: Given) -> NamedStatement:
     return NamedStatement(name)
 
 
-_COMPUTING = {"numgen": 1, "rt": 1, "socket": 2, "osf": 1, "tunnel": 2, "xfrm": 1, "exthdr": 1}
+_COMPUTING = {"numgen": 1, "rt": 1, "socket": 2, "osf": 1, "tunnel": 2, "xfrm": 1}
 """By name, the attribute of the register that each puts something into."""
 
 _FORMS: Mapping[str, Callable[[Given], Expression]] = {
@@ -303,6 +314,7 @@ _FORMS: Mapping[str, Callable[[Given], Expression]] = {
     "bitwise": _bitwise,
     "byteorder": _byte_order,
     "fib": _fib,
+    "exthdr": _extension,
     "lookup": _look_up,
     "dynset": _set_update,
     "immediate": _immediate,

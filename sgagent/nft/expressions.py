@@ -39,7 +39,7 @@ class Key:
     """Something else that the kernel knows of a packet or its session."""
 
     kind: str
-    """``ct`` or ``meta``."""
+    """``ct``, ``meta``, or ``exthdr``: whether IPv6 has the extension header."""
 
     key: int
     """The kernel's number for it."""
@@ -67,6 +67,7 @@ _META_NAMES = """
 _KEY_NAMES: Mapping[str, Mapping[int, str]] = {
     "ct": dict(enumerate(_CT_NAMES.split())),
     "meta": dict(enumerate(_META_NAMES.split())),
+    "exthdr": {44: "frag"},
 }
 
 ValueSource = PacketBytes | Key

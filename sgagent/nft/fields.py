@@ -82,6 +82,10 @@ def _tuples() -> Iterator[KernelField]:
             yield _known(nft.ct_tuple(direction, name), Key("ct", key, number), length)
 
 
+_FRAGMENT_HEADER = KernelField(
+    selector=nft.FRAGMENT_HEADER, place=Key("exthdr", 44), needs=(_IS_IPV6,), length=1
+)
+
 FIELDS: tuple[KernelField, ...] = (
     _known(nft.CT_STATE, Key("ct", 0), 4, is_host_order=True),
     _known(nft.CT_DIRECTION, Key("ct", 1), 1),
@@ -99,6 +103,7 @@ FIELDS: tuple[KernelField, ...] = (
     _in_packet(nft.IP_DADDR, Base.NETWORK, 16, 4, _IS_IPV4),
     _in_packet(nft.META_L4PROTO, Base.NETWORK, 9, 1, _IS_IPV4, implies=False),
     _in_packet(nft.IP6_HOPLIMIT, Base.NETWORK, 7, 1, _IS_IPV6),
+    _FRAGMENT_HEADER,
     _in_packet(nft.IP6_SADDR, Base.NETWORK, 8, 16, _IS_IPV6),
     _in_packet(nft.IP6_DADDR, Base.NETWORK, 24, 16, _IS_IPV6),
     _in_packet(ICMP_TYPE, Base.TRANSPORT, 0, 1, _IS_IPV4, (_PROTOCOL, ICMP.wire_number)),
@@ -157,6 +162,7 @@ LENGTHS: Mapping[nft.KeyType, int] = {
     nft.KeyType.CT_STATUS: 4,
     nft.KeyType.CT_DIR: 1,
     nft.KeyType.NF_PROTO: 1,
+    nft.KeyType.BOOLEAN: 1,
 }
 """Of a field of a key, in bytes."""
 

@@ -39,6 +39,7 @@ class KeyType(enum.Enum):
     INTEGER = "integer"
     UID = "uid"
     CONTROL_GROUP = "cgroup"
+    BOOLEAN = "boolean"
 
 
 class TupleDirection(enum.Enum):
@@ -56,7 +57,7 @@ class Selector:
     """A field of a packet or its session that rules read; the closed list that sgagent uses is below."""
 
     kind: str
-    """``ct``, ``meta``, ``payload`` or ``socket``."""
+    """``ct``, ``meta``, ``payload``, ``exthdr`` or ``socket``."""
 
     key: str
     """The key of a ct or meta expression; ``protocol field`` of a payload expression, like ``ip saddr``."""
@@ -92,9 +93,10 @@ IP_DADDR = Selector("payload", "ip daddr", KeyType.IPV4_ADDR)
 IP6_SADDR = Selector("payload", "ip6 saddr", KeyType.IPV6_ADDR)
 IP6_DADDR = Selector("payload", "ip6 daddr", KeyType.IPV6_ADDR)
 IP6_HOPLIMIT = Selector("payload", "ip6 hoplimit", KeyType.INTEGER)
+FRAGMENT_HEADER = Selector("exthdr", "frag", KeyType.BOOLEAN)
+"""Whether a packet of IPv6 is a fragment."""
 TH_DPORT = Selector("payload", "th dport", KeyType.INET_SERVICE)
 """Not behind a protocol, nor beside another port: the kernel would list it as that protocol's port."""
-
 ICMPV6_TYPE = Selector("payload", "icmpv6 type", KeyType.ICMPV6_TYPE)
 TCP_FLAGS = Selector("payload", "tcp flags", KeyType.TCP_FLAG)
 
@@ -126,12 +128,9 @@ def ct_tuple(direction: TupleDirection, key: str) -> Selector:
 
 
 _TUPLE_KEY_TYPES: Mapping[str, KeyType] = {
-    "ip saddr": KeyType.IPV4_ADDR,
-    "ip daddr": KeyType.IPV4_ADDR,
-    "ip6 saddr": KeyType.IPV6_ADDR,
-    "ip6 daddr": KeyType.IPV6_ADDR,
-    "proto-src": KeyType.INET_SERVICE,
-    "proto-dst": KeyType.INET_SERVICE,
+    **dict.fromkeys(("ip saddr", "ip daddr"), KeyType.IPV4_ADDR),
+    **dict.fromkeys(("ip6 saddr", "ip6 daddr"), KeyType.IPV6_ADDR),
+    **dict.fromkeys(("proto-src", "proto-dst"), KeyType.INET_SERVICE),
 }
 
 
@@ -473,13 +472,14 @@ SYMBOLS: Mapping[KeyType, Mapping[str, int]] = {
     KeyType.CT_STATE: {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64},
     KeyType.CT_DIR: {"original": 0, "reply": 1},
     KeyType.NF_PROTO: {"ipv4": 2, "ipv6": 10},
+    KeyType.BOOLEAN: {"missing": 0, "exists": 1},
 }
 """The kernel's numbers for its constants."""
 
 SELECTORS: tuple[Selector, ...] = (
     *(CT_STATE, CT_DIRECTION, CT_MARK, CT_PROTOCOL, CT_STATUS),
     *(META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO, META_SKUID, SOCKET_GROUP),
-    *(ETHER_DADDR, IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, TH_DPORT),
+    *(ETHER_DADDR, IP_SADDR, IP_DADDR, IP6_SADDR, IP6_DADDR, IP6_HOPLIMIT, FRAGMENT_HEADER, TH_DPORT),
     *(port(protocol) for protocol in PORTED for port in (source_port, destination_port)),
     *(ICMPV6_TYPE, TCP_FLAGS),
     *(ct_tuple(direction, key) for direction in TupleDirection for key in _TUPLE_KEY_TYPES),

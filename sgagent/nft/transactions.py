@@ -354,6 +354,8 @@ def _selector(selector: nft.Selector) -> Json:
     if selector.kind == "payload":
         protocol, field = selector.key.split()
         return {"payload": {"protocol": protocol, "field": field}}
+    if selector.kind == "exthdr":
+        return {"exthdr": {"name": selector.key}}
     if selector.tuple_direction:
         return {"ct": {"key": selector.key, "dir": selector.tuple_direction.value}}
     return {selector.kind: {"key": selector.key}}
@@ -369,7 +371,8 @@ def _concatenated(fields: list[Json]) -> Json:
 
 def _value(value: nft.Comparable, key_type: nft.KeyType) -> Json:
     if not isinstance(value, nft.Interval):
-        return nft.checked_word(value, key_type)
+        word = nft.checked_word(value, key_type)
+        return word == "exists" if key_type is nft.KeyType.BOOLEAN else word
     first = _number(value.first, key_type)
     if value.first == value.last:
         return first

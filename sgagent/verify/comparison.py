@@ -26,7 +26,8 @@ class ViewComparison(FateComparison):
         super().__init__(subject, view, frame)
         decides = view.direction is None or view.is_expected
         state = view.state if decides else None
-        self._kind = (frame, view.ports, view.box[PROTOCOL], state, view.is_elsewhere)
+        kind = view.ports, view.box[PROTOCOL], state, view.is_elsewhere, view.is_fragment
+        self._kind = (frame, *kind)
         self._readings_by_selectors: dict[
             frozenset[Selector], frozenset[tuple[Selector, SelectorReading]]
         ] = {}

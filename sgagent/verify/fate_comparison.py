@@ -85,8 +85,9 @@ class ComparisonScope:
     others: bool = True
     """Whether nothing may become of packets at links that are not bound, and at other hooks."""
 
-    authenticated: bool = True
-    """Whether packets of IPv6 are looked at whose protocol an authentication header hides from nftables."""
+    hidden: bool = True
+    """Whether packets of IPv6 are looked at that hide what is in them from nftables: behind an
+    authentication header, or as fragments."""
 
     hooks: tuple[str, ...] = JUDGED_HOOKS
     """At which the policy is asked."""
@@ -125,7 +126,7 @@ class Difference:
 
 
 EVERYTHING = ComparisonScope()
-VERDICTS = ComparisonScope(counters=False, marks=False, revocations=False, others=False, authenticated=False)
+VERDICTS = ComparisonScope(counters=False, marks=False, revocations=False, others=False, hidden=False)
 """What can be asked of the filters of others."""
 
 
@@ -226,8 +227,8 @@ class FateComparison(Exploration):
         super().__init__(subject.compiled, view, frame.addresses)
         self.subject = subject
         self.frame = frame
-        self.is_invalid = (
-            view.is_invalid and frame.judge is not None and frame.judge.invalid is InvalidPackets.DROP
+        self.is_invalid = frame.judge is not None and (
+            view.is_fragment or (view.is_invalid and frame.judge.invalid is InvalidPackets.DROP)
         )
         """Whether the packets are dropped before any clause is asked (§6.6)."""
 

@@ -217,7 +217,7 @@ class _Walk:
     def _read(self, selector: nft.Selector) -> int | str:
         of_host = self._read_meta
         read = {"ct": self._read_ct, "meta": of_host, "socket": of_host, "payload": self._read_payload}
-        value = read[selector.kind](selector)
+        value = self._read_extension() if selector.kind == "exthdr" else read[selector.kind](selector)
         if value is None:
             raise _BreakError
         if selector in self.unknown:
@@ -269,6 +269,12 @@ class _Walk:
                 return self.packet.user if key == "skuid" else self.packet.unit
             case key:
                 raise UnsupportedStatementError(f"meta {key}")
+
+    def _read_extension(self) -> str | None:
+        """Return whether there is a fragment header, the one that is asked for."""
+        if self.packet.family is Family.IPV4:
+            return None
+        return "exists" if self.packet.is_fragment else "missing"
 
     def _read_payload(self, selector: nft.Selector) -> int | None:
         packet, (header, name) = self.packet, selector.key.split()

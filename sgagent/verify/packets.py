@@ -168,6 +168,9 @@ class PacketAtHook:
     unit: int | None = None
     """The number of the control group in which that was."""
 
+    is_fragment: bool = False
+    """Whether it is one of IPv6 that conntrack did not put together with the others."""
+
     hides_error: bool = False
     """Whether it is of an ICMPv6 error about its session, behind an authentication header."""
 
@@ -271,6 +274,7 @@ def opener_of(packet: PacketAtHook, *, is_elsewhere: bool = False) -> Packet:
         tracking=Tracking.NEW if session is not None else untied,
         user=packet.user,
         unit=packet.unit,
+        is_fragment=packet.is_fragment,
         is_of_unknown_user=direction is Direction.EGRESS and packet.hook in WITH_INPUT_LINK,
     )
 

@@ -139,7 +139,7 @@ def _views_by_link(subject: Subject) -> Iterator[Iterator[View]]:
             for hook in hooks
             for family, other_link in product(Family, others[hook])
             for view in views_of(hook, link, family, other_link)
-            if scope.authenticated or view.headers not in _AUTHENTICATED
+            if scope.hidden or not (view.is_fragment or view.headers in _AUTHENTICATED)
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, product
 from typing import NamedTuple
@@ -132,6 +132,9 @@ class View:
     ports: Ports = Ports.PORTED
     other_link: str = ""
     """On the other side of what is forwarded; empty where the table does not read it."""
+
+    is_fragment: bool = False
+    """Whether they are fragments of IPv6 that conntrack did not put together."""
 
     is_elsewhere: bool = False
     """Whether they are replies of entries that were not opened so here (§6.4). What opens a session is
@@ -273,6 +276,9 @@ class View:
                 return self._read_ct(selector, phase)
             case "meta" | "socket":
                 return self._read_meta(selector.key)
+            case "exthdr":
+                is_ipv6 = self.family is Family.IPV6
+                return Settled("exists" if self.is_fragment else "missing") if is_ipv6 else Special.NOTHING
             case _:
                 return self._read_payload(*selector.key.split(), phase=phase)
 
@@ -362,6 +368,7 @@ class View:
             tcp_flags=_present(values[TCP_FLAGS]) if protocol == TCP.wire_number else None,
             user=values[USER] if values[USER] >= 0 else None,
             unit=values[UNIT] if values[UNIT] >= 0 else None,
+            is_fragment=self.is_fragment,
             hides_error=self.headers in (Headers.HIDDEN_ERROR, Headers.ANNOUNCED),
         )
 
@@ -474,4 +481,7 @@ def views_of(hook: str, link: str, family: Family, other_link: str = "") -> Iter
         product(_UNTIED, (*product(own, Ports), *broken)),
     )
     for (state, direction), (headers, ports) in kinds:
-        yield View(hook, link, family, state, direction, headers, ports, other_link)
+        view = View(hook, link, family, state, direction, headers, ports, other_link)
+        yield view
+        if is_ipv6 and direction is None:
+            yield replace(view, is_fragment=True)

@@ -11,7 +11,7 @@ from sgagent.compiler.compilation import compile_, without_logging
 from sgagent.compiler.linear import MOST_LINES
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import Packet, Tracking, evaluate, is_always_allowed
-from sgagent.core.model import ALL_PROTOCOLS, TCP, Mode, Policy
+from sgagent.core.model import ALL_PROTOCOLS, TCP, Family, Mode, Policy
 from sgagent.core.openers import ANSWERING
 from sgagent.core.policy import FlowLogging, ResolvedPolicy
 from sgagent.core.resolve import Exemptions, closed_interface
@@ -97,10 +97,11 @@ def is_spoofed(policy: ResolvedPolicy, judged: Packet) -> bool:
 
 
 def untracked(judged: Packet, draws: Draws) -> Packet:
-    """Return a packet as conntrack leaves it alone; now and then too short to hold ports."""
+    """Return a packet as conntrack leaves it alone; now and then too short to hold ports, or a fragment."""
     if judged.source_port is not None and draws.chance(20):
         judged = replace(judged, source_port=None, destination_port=None)
-    return replace(judged, tracking=Tracking.UNTRACKED)
+    is_fragment = judged.family is Family.IPV6 and draws.chance(20)
+    return replace(judged, tracking=Tracking.UNTRACKED, is_fragment=is_fragment)
 
 
 def judges_as_specified(seen: Walk, policy: ResolvedPolicy, judged: Packet) -> None:

@@ -12,7 +12,7 @@ from sgagent.core.addresses import AddressSet
 from sgagent.core.binding import HandBinding
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import Tracking
-from sgagent.core.model import ICMPV6, TCP, UDP, Direction, Mode, Policy
+from sgagent.core.model import ALL_PROTOCOLS, ICMPV6, TCP, UDP, Direction, Mode, Policy
 from sgagent.core.policy import InvalidPackets, ResolvedPolicy
 from sgagent.nft import names
 from sgagent.nft.marks import MarkLayout, first_state
@@ -48,17 +48,17 @@ def counters(table: Ruleset) -> set[str]:
 
 
 def test_the_entry_sends_invalid_packets_where_untracked_ones_go() -> None:
-    """At both hooks; there is no rule, chain or counter for them."""
+    """At both hooks, fragments apart: what is in those can't be read."""
     table = compiled(evaluating())
     for hook, way in (("prerouting", "ingress"), ("postrouting", "egress")):
         rules = [rule_text(one) for one in table.chain_by_name[hook].rules]
         assert [one for one in rules if "untracked" in one or "invalid" in one] == [
-            "ct state invalid,untracked jump neighbours"
+            f"ct state invalid,untracked exthdr frag exists goto invalid/eth0/{way}",
+            "ct state invalid,untracked jump neighbours",
         ]
         assert f"ct state established,related jump tracked/eth0/{way}" in rules
     of_invalid = {names.invalid_chain(direction, "eth0") for direction in Direction}
-    assert not of_invalid & (counters(table) | table.chain_by_name.keys())
-    assert of_invalid <= counters(compiled(DROPPING))
+    assert of_invalid <= counters(table) & counters(compiled(DROPPING))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,19 @@ def test_each_is_evaluated_by_its_own_header(
     assert walk(compiled(policy), judged).accepted is (verdict is ACCEPT)
     assert decision(DROPPING, judged).decided_by is DecidedBy.INVALID
     assert not walk(compiled(DROPPING), judged).accepted
+
+
+@pytest.mark.parametrize("tracking", (Tracking.INVALID, Tracking.UNTRACKED))
+def test_a_fragment_is_invalid_whatever_accepts_it(tracking: Tracking) -> None:
+    """Its first piece may hide the port that a rule before drops (§4.2); IPv4's pieces show theirs."""
+    everything = rule("all", ACCEPT, ALL_PROTOCOLS, "", "::/0")
+    policy = evaluating(policy_of(group("sg-1", everything)))
+    whole = packet(IN, "2001:db8::9", TCP, 22, source_port=40_000, tracking=tracking)
+    assert walk(compiled(policy), whole).accepted
+    piece = replace(whole, is_fragment=True)
+    assert decision(policy, piece).decided_by is DecidedBy.INVALID
+    seen = walk(compiled(policy), piece)
+    assert (seen.accepted, seen.counted) == (False, ["invalid/eth0/ingress"])
 
 
 def test_an_advanced_group_needs_a_rule_for_answers() -> None:
