@@ -22,7 +22,8 @@ from integration.guest import GUEST_ADDRESS, GUEST_ADDRESS6, guest
 from integration.lab import Lab, wait_for
 from integration.namespaces import Namespace, network_namespace
 from integration.service import Service
-from sgagent.policy_test.packet_bytes import Extension, icmp, tcp, udp
+from integration.verified_packets import ATOMIC
+from sgagent.policy_test.packet_bytes import icmp, tcp, udp
 
 HOST, HOST6 = "10.0.0.11", "2001:db8::11"
 CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:7::7"
@@ -309,9 +310,6 @@ table inet testtracking {
 OPTIONS = bytes((60, 1, 30, 12)) + bytes(12) + bytes((17, 0, 1, 4)) + bytes(4)
 """Two headers for options in front of UDP. With the first piece of 8 bytes, nobody finds the second one, and
 no kernel takes the piece for one that is cut off in front of its upper layer (RFC 8200, 4.5)."""
-
-ATOMIC = Extension(number=44, body=bytes(6))
-"""A fragment header of a whole packet. Conntrack takes it away, and looks for no other one behind it."""
 
 
 @pytest.mark.parametrize("is_untracked", (True, False), ids=("untracked", "invalid"))

@@ -59,6 +59,8 @@ icmp type echo-request accept
 icmpv6 type 128 accept
 ip protocol != 6 accept
 iifname != { eth0, lo } drop
+exthdr frag exists drop
+exthdr frag missing drop
 counter name "default/eth0/ingress"
 """
 """Each is put before the rules of the table, and changes something."""
@@ -76,7 +78,8 @@ NAMED_RULES = {
     "socket transparent 1 drop": "socket",
     "meta protocol ip6 accept": "meta protocol",
     "meta random 5 drop": "meta random",
-    "exthdr frag exists drop": "exthdr",
+    "exthdr hbh exists drop": "exthdr 0",
+    "frag nexthdr 6 drop": "exthdr",
     "ip option lsrr exists drop": "exthdr",
     "tcp option maxseg exists drop": "exthdr",
     "tcp window 5 accept": "@th,112,16",

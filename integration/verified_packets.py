@@ -44,6 +44,12 @@ _SHORT = b"\0"
 _OPTIONS = 60
 """The extension header with options for the destination, which is longer than a byte."""
 
+ATOMIC = Extension(number=44, body=bytes(6))
+"""A fragment header of a whole packet. Conntrack takes it away, and looks for no other one behind it."""
+
+FIRST_PIECE = (ATOMIC, Extension(number=44, body=struct.pack("!HI", 1, 7)))
+"""The headers of a first fragment that conntrack puts together with nothing."""
+
 _NO_FLAGS = 0
 _PLACE_OF_FLAGS = 13
 
@@ -56,15 +62,20 @@ def as_bytes(packet: PacketAtHook) -> WirePacket | None:
     if not _is_possible(packet):
         return None
     source, destination = _address(packet.family, packet.source), _address(packet.family, packet.destination)
+    made: WirePacket | None
     if packet.protocol == NO_PROTOCOL:
-        return WirePacket(source=source, destination=destination, protocol=_OPTIONS, payload=_SHORT)
-    made = _upper_layer(packet, source, destination)
-    return None if made is None else replace(made, hop_limit=packet.hop_limit)
+        made = WirePacket(source=source, destination=destination, protocol=_OPTIONS, payload=_SHORT)
+    else:
+        made = _upper_layer(packet, source, destination)
+    if made is None:
+        return None
+    pieces = FIRST_PIECE if packet.is_fragment else ()
+    return replace(made, hop_limit=packet.hop_limit, extensions=(*pieces, *made.extensions))
 
 
 def with_flags_as_made(packet: PacketAtHook) -> PacketAtHook:
     """Return the packet with the flags of TCP that it has once it is made, as conntrack would have it."""
-    made = as_bytes(packet)
+    made = as_bytes(replace(packet, is_fragment=False))
     if made is None or made.extensions or packet.protocol != 6 or len(made.payload) <= _PLACE_OF_FLAGS:
         return packet
     return replace(packet, tcp_flags=made.payload[_PLACE_OF_FLAGS])
@@ -76,7 +87,7 @@ def with_bytes_of_ports(packet: PacketAtHook) -> PacketAtHook:
     The policy has no types of IPv4's ICMP, so a packet that was drawn has none: it is the first byte.
     """
     packet = with_flags_as_made(packet)
-    made = as_bytes(packet)
+    made = as_bytes(replace(packet, is_fragment=False))
     if made is not None and made.payload and (packet.family, packet.protocol) == (Family.IPV4, 1):
         packet = replace(packet, icmp_type=made.payload[0])
     if made is None or made.extensions or packet.source_port is not None or len(made.payload) < 4:
