@@ -94,6 +94,39 @@ def test_a_flood_is_cut_off_and_hits_nobody_else(agent: Service, one_interface: 
     assert agent.metric("sgagent_drift_repaired_total") == 0
 
 
+@pytest.mark.parametrize(("host", "client"), ((HOST, LOUD), (HOST6, LOUD6)))
+def test_sessions_of_one_port_count_each(
+    host: Address, client: Address, agent: Service, one_interface: Lab
+) -> None:
+    """Conntrack keeps the entry of a session that the server reset, and takes the next one for part of it."""
+    agent.start()
+    lab, opened = one_interface, 0
+    with lab.listen(lab.host, str(host), SSH) as server:
+        server.settimeout(1)
+        for _ in range(BURST + 3):
+            with suppress(TimeoutError):
+                opened += reset_by_server(lab, server, (str(client), 40_000), (str(host), SSH))
+    assert opened == BURST
+    wait_for(lambda: (over(agent, "sgr-ssh") or 0) >= 3, "the limit to be exceeded")
+
+
+def reset_by_server(
+    lab: Lab, server: socket.socket, source: tuple[str, int], destination: tuple[str, int]
+) -> bool:
+    """Open a session that the server closes with unread data, and tell that it did.
+
+    Raises:
+        TimeoutError: it does not open.
+    """
+    with lab.connect(lab.peer, source, destination, seconds=0.5) as client:
+        client.sendall(b"more than is read")
+        with server.accept()[0] as accepted:
+            accepted.recv(1)
+        with suppress(ConnectionResetError):
+            client.recv(1)
+    return True
+
+
 @pytest.mark.long
 def test_buckets_that_others_plant_limit_nobody(agent: Service, one_interface: Lab) -> None:
     """They would count in the place of the rule's: they refute the proof, and the next agent removes them."""

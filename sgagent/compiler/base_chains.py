@@ -24,7 +24,7 @@ from sgagent.compiler.selectors import (
 from sgagent.core.addresses import AddressRanges, ranges_of
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import ICMP, ICMPV6, Direction, Family
-from sgagent.core.openers import ANSWERING, OPENING_FLAGS
+from sgagent.core.openers import ANSWERING, OPENING_FLAGS, counts_reopened
 from sgagent.core.policy import (
     LINK_LOCAL,
     LOOPBACK,
@@ -227,6 +227,7 @@ class _Link:
         tracked = _are("established", "related", *({_INVALID} - {*self._untied}))
         to_invalid = nft.Goto(names.invalid_chain(direction, self.name))
         return (
+            *self._reopened(direction),
             *self._known(direction, backward),
             nft.Rule((tracked, nft.Jump(names.tracked_chain(direction, self.name)))),
             nft.Rule((_IS_IPV4, ipv4)),
@@ -274,6 +275,12 @@ class _Link:
         """Return the states of packets without a session that are evaluated by their header (§6.6)."""
         is_evaluated = self.judge.invalid is InvalidPackets.EVALUATE
         return (_INVALID, "untracked") if is_evaluated else ("untracked",)
+
+    def _reopened(self, onward: Direction) -> Iterator[nft.Rule]:
+        """Yield the rule that has what may open a session in the entry of an older one evaluated (§13.1)."""
+        if counts_reopened(self.judge, onward) and self._allowed(onward) is not None:
+            evaluated = nft.Goto(names.live_session_chain(onward, self.name))
+            yield nft.Rule((OPENS_TCP, _are("established"), _IS_ORIGINAL, evaluated))
 
     def _known(self, onward: Direction, backward: Direction) -> tuple[nft.Rule, ...]:
         """Return the rules that accept packets of sessions that the current policy allowed (§3, step 1).
@@ -416,10 +423,9 @@ _IS_NO_ERROR = nft.Match(
     (nft.Interval.single(ICMP.wire_number), nft.Interval.single(ICMPV6.wire_number)),
     nft.Operator.NOT_EQUAL,
 )
-_OPENS_NOTHING = (
-    nft.Match(nft.META_L4PROTO, tuple(map(nft.Interval.single, ANSWERING))),
-    nft.Match(nft.TCP_FLAGS, tuple(map(nft.Interval.single, OPENING_FLAGS)), nft.Operator.NOT_EQUAL),
-)
+OPENS_TCP = nft.Match(nft.TCP_FLAGS, tuple(map(nft.Interval.single, OPENING_FLAGS)))
+OPENS_NO_TCP = replace(OPENS_TCP, operator=nft.Operator.NOT_EQUAL)
+_OPENS_NOTHING = (nft.Match(nft.META_L4PROTO, tuple(map(nft.Interval.single, ANSWERING))), OPENS_NO_TCP)
 """The matches on answers that open no session, whatever opened theirs."""
 
 _IS_FRAGMENT = nft.Match(nft.FRAGMENT_HEADER, (nft.Symbol("exists"),))

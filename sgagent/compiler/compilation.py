@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
-from sgagent.compiler.base_chains import base_chains, check_sources, reached_judges
+from sgagent.compiler.base_chains import OPENS_NO_TCP, base_chains, check_sources, reached_judges
 from sgagent.compiler.class_chains import look_up_chains
 from sgagent.compiler.decision_list import is_in_place, list_entries
 from sgagent.compiler.linear import MOST_LINES, is_short, list_chains
@@ -37,7 +37,7 @@ from sgagent.core.counter_keys import (
     over_limit_of,
 )
 from sgagent.core.memo import Memo, Seam
-from sgagent.core.model import Direction, Family, Mode, Policy
+from sgagent.core.model import TCP, Direction, Family, Mode, Policy
 from sgagent.core.policy import (
     SILENT,
     FlowLogging,
@@ -255,6 +255,13 @@ def _opened_here(
 
 
 _IS_CONFIRMED = nft.Match(nft.CT_STATUS, (nft.Interval.single(nft.CONFIRMED),), mask=nft.CONFIRMED)
+_REOPENING_NOTHING = (
+    nft.Match(nft.CT_STATE, (nft.Symbol("established"),), nft.Operator.NOT_EQUAL),
+    nft.Match(nft.META_L4PROTO, (nft.Interval.single(TCP.wire_number),), nft.Operator.NOT_EQUAL),
+    OPENS_NO_TCP,
+)
+"""The matches on packets of an entry that open no session of TCP in the place of one that was reset."""
+
 _IS_REPLY = nft.Match(nft.CT_DIRECTION, (nft.Symbol("reply"),))
 _SOURCES = {Family.IPV4: nft.IP_SADDR, Family.IPV6: nft.IP6_SADDR}
 
@@ -287,8 +294,9 @@ def _behind_limit(
         nft.Meter(one.name, _SOURCES[family], limit.rate, limit.seconds, limit.burst)
         for family, one in sets.items()
     )
+    going_on = ((*opened, match) for match in _REOPENING_NOTHING)
     rules = (
-        *(nft.Rule((*matches, within)) for matches in ((_IS_REPLY,), opened)),
+        *(nft.Rule((*matches, within)) for matches in ((_IS_REPLY,), *going_on)),
         *(nft.Rule((meter, over)) for meter in meters),
         nft.Rule((within,)),
     )

@@ -26,7 +26,7 @@ from sgagent.core.clauses import Clause, DecidedBy, dhcp_clause, list_clauses
 from sgagent.core.evaluate import Decision, Tracking, evaluate
 from sgagent.core.link_topology import FRAMES_OF_PORTS
 from sgagent.core.model import ICMPV6, LAST_PORT, TCP, Direction, Family, Mode, Policy
-from sgagent.core.openers import ANSWERING, OPENING_FLAGS
+from sgagent.core.openers import ANSWERING, OPENING_FLAGS, counts_reopened
 from sgagent.core.policy import (
     LINK_LOCAL,
     MULTICAST_LISTENER_TYPES,
@@ -199,6 +199,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
     allowed = memory.allowed_marks(judge.name, opener.direction)
     elsewhere = memory.elsewhere_bit(judge.name, opener.direction)
     is_known = allowed is not None and mark is not None and mark & allowed[0] == allowed[1]
+    is_known = is_known and not (packet.reopens and counts_reopened(judge, opener.direction))
     is_reply = session is not None and session.direction is CtDirection.REPLY
     is_elsewhere = is_reply and bool((mark or 0) & elsewhere)
     if is_known and not packet.is_expected:
@@ -222,7 +223,7 @@ def expect(policy: ResolvedPolicy, memory: SessionMemory, packet: PacketAtHook) 
 
     decision = evaluate(policy, opener)
     notes = notes_of(judge.name, decision, opener.family)
-    if notes is None or (session is not None and not session.opens_here(elsewhere)):
+    if notes is None or not (session is None or packet.reopens or session.opens_here(elsewhere)):
         return expected(decision)
     within, beyond = notes
     over = expected(evaluate(policy, replace(opener, is_over_limit=True)), beyond)
@@ -239,6 +240,13 @@ ANSWERS_THAT_OPEN_NOTHING: tuple[Constraints, ...] = (
     ((PROTOCOL, ranges_of([TCP.wire_number])), (TCP_FLAGS, without(((0, 255),), ranges_of(OPENING_FLAGS)))),
 )
 """Which replies of entries that were opened over another link open no session here (§6.4)."""
+
+
+REOPENING: Constraints = (
+    (PROTOCOL, ranges_of([TCP.wire_number])),
+    (TCP_FLAGS, ranges_of(OPENING_FLAGS)),
+)
+"""Which packets of answered entries may open a session in the place of an older one (§13.1)."""
 
 
 def opens_nothing(packet: PacketAtHook) -> bool:

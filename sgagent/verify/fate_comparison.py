@@ -13,6 +13,7 @@ from sgagent.core.addresses import Ranges
 from sgagent.core.clauses import DecidedBy
 from sgagent.core.evaluate import Decision, Packet, evaluate
 from sgagent.core.model import Direction, Policy
+from sgagent.core.openers import counts_reopened
 from sgagent.core.policy import InvalidPackets, ResolvedInterface, ResolvedPolicy
 from sgagent.nft.ruleset import CONFIRMED, SetMark
 from sgagent.verify.compiled_table import CompiledTable, PacketFate
@@ -20,6 +21,7 @@ from sgagent.verify.counter_names import counters_of, notes_of
 from sgagent.verify.expectation import (
     ANSWERS_THAT_OPEN_NOTHING,
     JUDGED_HOOKS,
+    REOPENING,
     BoxClause,
     Expectation,
     SessionMemory,
@@ -241,6 +243,7 @@ class FateComparison(Exploration):
             self._allowed = subject.memory.allowed_marks(judge.name, view.accepted_as)
         """Marks of sessions that the policy allowed before."""
 
+        self._counts_reopened = view.may_reopen and judge is not None and counts_reopened(judge, view.opened)
         self._changes = _changes_of_accepted(subject.memory, view, judge)
         """Of marks of sessions that are accepted now."""
 
@@ -255,12 +258,31 @@ class FateComparison(Exploration):
         if self.frame.judge is None:
             self._compare_unjudged(state, fates)
             return
-        if self._allowed is not None:
-            remembered, fates = _split_fates(fates, self._allowed)
-            if remembered:
-                self._demand(OPEN, remembered, state.box, state.classes)
-        if not fates:
+        for judged, some in self._evaluated(state, fates):
+            self._settle_evaluated(judged, some)
+
+    def _evaluated(
+        self, state: State, fates: Sequence[PacketFate]
+    ) -> Iterator[tuple[State, Sequence[PacketFate]]]:
+        """Yield the packets and fates that the policy decides about; those of allowed sessions pass (§6.2).
+
+        Where it counts sessions, it decides about what may open one in the entry of an older one (§13.1).
+        """
+        if self._allowed is None:
+            yield state, fates
             return
+        remembered, others = _split_fates(fates, self._allowed)
+        reopening, going_on = split(state.box, REOPENING) if self._counts_reopened else (None, [state.box])
+        if reopening is not None:
+            yield state._replace(box=reopening), fates
+        for box in going_on:
+            if remembered:
+                self._demand(OPEN, remembered, box, state.classes)
+            if others:
+                yield state._replace(box=box), others
+
+    def _settle_evaluated(self, state: State, fates: Sequence[PacketFate]) -> None:
+        """Compare the fates of packets that the policy decides about."""
         for decided in self._decided(state):
             box = {**state.box, **dict(zip(self._dimensions, decided.ranges, strict=True))}
             for demand, some, part in self._by_meter(decided, fates, box):
@@ -315,7 +337,10 @@ class FateComparison(Exploration):
         opening = [(fates, other) for other in others]
         if confirmed is not None:
             opened, elsewhere = _split_fates(fates, here)
-            yield decided.demand, opened, confirmed
+            reopening, going_on = split(confirmed, REOPENING) if self.view.may_reopen else (None, [confirmed])
+            yield from ((decided.demand, opened, one) for one in going_on)
+            if reopening is not None:
+                opening.append((opened, reopening))
             opening.append((elsewhere, confirmed))
         for some, part in opening:
             for fate in some:

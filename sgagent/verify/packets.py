@@ -12,7 +12,8 @@ from functools import lru_cache
 
 from sgagent.core.addresses import Ranges, common, holds, ranges_of, without
 from sgagent.core.evaluate import Packet, Tracking
-from sgagent.core.model import PORTED_NUMBERS, Direction, Family
+from sgagent.core.model import PORTED_NUMBERS, TCP, Direction, Family
+from sgagent.core.openers import OPENING_FLAGS
 from sgagent.nft.ruleset import ALL_BITS, CONFIRMED, EXPECTED, SetMark
 
 
@@ -188,6 +189,13 @@ class PacketAtHook:
             and self.protocol in (1, 58)
             and (self.state is CtState.RELATED or self.protocol != self.session.protocol)
         )
+
+    @property
+    def reopens(self) -> bool:
+        """Return whether it may open a session of TCP in the entry of an older one (§13.1)."""
+        is_syn = self.protocol == TCP.wire_number and self.tcp_flags in OPENING_FLAGS
+        is_original = self.session is not None and self.session.direction is CtDirection.ORIGINAL
+        return is_syn and is_original and self.state is CtState.ESTABLISHED
 
     @property
     def is_expected(self) -> bool:

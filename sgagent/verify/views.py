@@ -161,6 +161,12 @@ class View:
         return self.headers in (Headers.ERROR, Headers.HIDDEN_ERROR, Headers.ANNOUNCED)
 
     @property
+    def may_reopen(self) -> bool:
+        """Return whether one of them may open a session of TCP in the entry of an older one (§13.1)."""
+        is_original = self.direction is CtDirection.ORIGINAL
+        return self.state is CtState.ESTABLISHED and is_original and self.headers is Headers.OWN
+
+    @property
     def _is_header_judged(self) -> bool:
         """Return whether the policy judges a header that has another protocol than the session."""
         return self.is_elsewhere and self.headers is not Headers.OWN

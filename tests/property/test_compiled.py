@@ -210,7 +210,7 @@ def test_the_mark_of_a_session(case: Case, draws: Draws) -> None:
                 again = later(table, judged, session)
                 assert again.accepted
                 assert again.counted == []
-                assert again.steps <= 4, "the dispatch and one comparison for each way a session is opened"
+                assert again.steps <= 5, "the dispatch, limits, and one comparison for each way of opening"
 
 
 @given(cases(interfaces=("eth0", "eth1", "eth2", "eth3")), draws())

@@ -43,7 +43,7 @@ IS_FULL = bool(os.environ.get("SGAGENT_FULL"))
 FIRST_SEED = int(os.environ.get("SGAGENT_SEED", "1"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + (400 if IS_FULL else 12))
 PACKETS = 80
-CHANGING_FAULTS = 5_000 if IS_FULL else 20
+CHANGING_FAULTS = 5_000 if IS_FULL else 40
 PROVED_POLICIES = 2_000 if IS_FULL else 8
 
 

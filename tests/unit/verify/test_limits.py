@@ -67,6 +67,12 @@ def with_sets(**fields: object) -> nft.Ruleset:
     return replace(table, meter_sets=tuple(replace(one, **fields) for one in table.meter_sets))  # type: ignore[arg-type] # the same
 
 
+def without_flags(one: nft.Rule) -> nft.Rule:
+    """Return a rule that compares no flags of TCP."""
+    is_flags = (isinstance(s, nft.Match) and s.selector == nft.TCP_FLAGS for s in one.statements)
+    return nft.Rule(tuple(s for s, drops in zip(one.statements, is_flags, strict=True) if not drops))
+
+
 MASKS = (0xFFFF0000, 0x1)
 """With slots, and without (§6.4)."""
 
@@ -90,10 +96,14 @@ def test_a_compiled_limit_is_proved(mode: Mode, mask: int) -> None:
         with_sets(timeout=121),
         with_rules(LEAF, lambda rules: rules[:1] + rules[2:]),  # a session that nobody answers uses it up
         with_rules(LEAF, lambda rules: rules[1:]),  # a live session uses it up
-        with_rules(LEAF, lambda rules: rules[:2] + rules[3:]),  # IPv4 has no limit
-        with_rules(LEAF, lambda rules: rules[:3] + rules[4:]),  # IPv6 has none
-        with_rules(LEAF, lambda rules: rules[:2] + rules[4:] + rules[2:4]),  # it is never asked
-        with_rules(LEAF, lambda rules: [*rules[:3], rules[2], *rules[3:]]),  # a packet is counted twice
+        with_rules(LEAF, lambda rules: rules[:2] + rules[3:]),  # so does one behind authentication headers
+        with_rules(LEAF, lambda rules: rules[:3] + rules[4:]),  # each segment uses it up
+        with_rules(LEAF, lambda rules: [*rules[:3], without_flags(rules[3]), *rules[4:]]),  # no SYN does
+        with_rules(LEAF, lambda rules: rules[:4] + rules[5:]),  # IPv4 has no limit
+        with_rules(LEAF, lambda rules: rules[:5] + rules[6:]),  # IPv6 has none
+        with_rules(LEAF, lambda rules: rules[:4] + rules[6:] + rules[4:6]),  # it is never asked
+        with_rules(LEAF, lambda rules: [*rules[:5], rules[4], *rules[5:]]),  # a packet is counted twice
+        with_rules("prerouting", lambda rules: rules[:1] + rules[2:]),  # a SYN passes by the mark
         with_rules(
             OVER, lambda rules: [nft.Rule((*rules[0].statements[:-1], nft.Goto("accept/eth0/ingress")))]
         ),
@@ -140,7 +150,13 @@ def test_a_counterexample_says_what_was_found() -> None:
 def with_test(mask: int, *matches: nft.Match) -> nft.Ruleset:
     """Return the table with other matches on sessions that nobody has answered, and that use nothing up."""
     return with_rules(
-        LEAF, lambda rules: [rules[0], nft.Rule((*matches, rules[1].statements[-1])), *rules[2:]], mask
+        LEAF,
+        lambda rules: [
+            rules[0],
+            *(nft.Rule((*matches, *one.statements[-2:])) for one in rules[1:4]),
+            *rules[4:],
+        ],
+        mask,
     )
 
 
